@@ -35,18 +35,23 @@ HIDDEN = ("path", "url", "can_fetch", "why_not")
     *carrier_options(EvalConfig, without=("questions",)),
     run_dir_option,
     json_option,
+    dry_run_option,
 )
 def evaluate(values: Values) -> None:
     """Score checkpoints, into the journal."""
-    from soup.cli.console import open_board, print_json, print_table
+    from soup.cli.console import open_board, print_json, print_table, show_plan
     from soup.report.tables import trials_table
-    from soup.search.evaluate import evaluate
+    from soup.search.evaluate import evaluate, plan_evaluate
     from soup.search.result import trial_as_json
 
+    config = values.carrier(EvalConfig)
+    if values["dry_run"]:
+        show_plan(values, lambda: plan_evaluate(values["checkpoints"], config, values["run_dir"]))
+        return
     with open_board(values) as board:
         trials = evaluate(
             values["checkpoints"],
-            eval=values.carrier(EvalConfig),
+            eval=config,
             run_dir=values["run_dir"],
             merge=values.carrier(MergeOptions),
             progress=board.progress,

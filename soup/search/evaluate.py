@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
 from soup.board.board import shown
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Score
+from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.loaded_model import evaluate_loaded
 from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.run_directory import RunDirectory
-from soup.evaluation.suite import build_suite
+from soup.evaluation.suite import build_suite, check_entries
 from soup.evaluation.trial import Trials
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Locations, Pool
 from soup.merging.pool_folders import list_locations
 from soup.merging.template import RecipeTemplate
+from soup.search.forecast import Evaluations, forecast
 from soup.search.session import Session, answering_settings, started_workers
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "plan_evaluate"]
 
 
 @overload
@@ -83,9 +85,8 @@ def _evaluate_checkpoints(
     options: MergeOptions,
     progress: Progress,
 ) -> Trials:
-    locations = list_locations(checkpoints)
-    benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
-    run, template = RunDirectory.choose(run_dir, locations), RecipeTemplate(options=options)
+    locations, benchmarks, run = _parsed(checkpoints, config, run_dir)
+    template = RecipeTemplate(options=options)
     with started_workers(benchmarks, config, run) as workers:
         suite = build_suite(benchmarks, answering_settings(benchmarks, config))
         for text in secret_remarks(benchmarks):
@@ -96,3 +97,33 @@ def _evaluate_checkpoints(
             with Session.open(pool, suite, config, run, template, progress, count, workers=workers) as session:
                 session.evaluate_singles()
                 return Trials(session.reported())
+
+
+def plan_evaluate(checkpoints: Locations, config: EvalConfig, run_dir: str | Path | None) -> dict[str, object]:
+    """Return what `evaluate` would do with the same arguments, after the same checks and before any work.
+
+    Raises:
+        SoupError: as `evaluate`.
+    """
+    locations, benchmarks, run = _parsed(checkpoints, config, run_dir)
+    suite = build_suite(benchmarks, answering_settings(benchmarks, config))
+    with Pool(locations) as pool:
+        check_entries(suite.entries, pool)
+        most = Evaluations(len(pool), 0, 0 if config.split is None else len(pool))
+        return {
+            "schema": 1,
+            "checkpoints": list(pool.names),
+            "benchmarks": [benchmark.name for benchmark in benchmarks],
+            "evaluations_at_most": most.total,
+            **forecast(most, suite, config, run),
+            "run": str(run.path),
+            "warnings": secret_remarks(benchmarks),
+        }
+
+
+def _parsed(
+    checkpoints: Locations, config: EvalConfig, run_dir: str | Path | None
+) -> tuple[list[str | Path], Sequence[Benchmark], RunDirectory]:
+    locations = list_locations(checkpoints)
+    benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
+    return locations, benchmarks, RunDirectory.choose(run_dir, locations)

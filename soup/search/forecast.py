@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soup.evaluation.api import Split
+from soup.evaluation.config import EvalConfig
 from soup.evaluation.harnesses import count
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.pace import ASKED, model_cost
@@ -53,17 +54,18 @@ class Evaluations:
 
 
 def forecast(
-    evaluations: Evaluations, suites: Sequence[BenchmarkSuite], run: RunDirectory, workers: int
+    evaluations: Evaluations, suite: BenchmarkSuite, config: EvalConfig, run: RunDirectory
 ) -> dict[str, float]:
-    """Return about how many questions a search asks, and hours where its journal has seen these benchmarks so answered.
+    """Return about how many questions are asked, and hours where the journal has seen these benchmarks so answered.
 
     Args:
         evaluations: How many models, at most.
-        suites: The benchmarks over the questions that choose, and over those that report, if some do.
+        suite: The benchmarks, over the questions that choose.
+        config: The run's: which questions only report, and how many models are evaluated at once.
         run: Where its journal may be.
-        workers: How many models are evaluated at once.
     """
     models = [evaluations.whole + ASKED * evaluations.estimates, evaluations.reported]
+    suites = [suite] if config.split is None else [suite, suite.on(Split("report", config.split))]
     plan: dict[str, float] = {}
     counts = [[count(entry.evaluator, entry.benchmark) for entry in suite.entries] for suite in suites]
     if not any(None in row for row in counts):
@@ -73,7 +75,7 @@ def forecast(
     seconds = [_seconds(suite, run) for suite in suites]
     if None not in seconds:
         spent = sum(share * (cost or 0.0) for share, cost in zip(models, seconds, strict=False))
-        plan["hours_about"] = round(spent / 3600 / max(1, workers), 2)
+        plan["hours_about"] = round(spent / 3600 / max(1, config.workers), 2)
     return plan
 
 

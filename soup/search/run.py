@@ -11,7 +11,6 @@ from typing import Any
 
 from soup.board.board import shown
 from soup.errors import RecipeError
-from soup.evaluation.api import Split
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.scorer import Scorer
@@ -99,9 +98,7 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
             most = run.evaluations
             plan["evaluations_at_most"] = "as many as the strategy asks for" if most is None else most.total
             if most is not None:
-                split = run.config.split
-                suites = [suite] if split is None else [suite, suite.on(Split("report", split))]
-                plan |= forecast(most, suites, run.directory, run.config.workers)
+                plan |= forecast(most, suite, run.config, run.directory)
             plan["run"] = str(run.directory.path)
         plan["warnings"] = list(run.warnings)
     return plan

@@ -339,6 +339,18 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(soup, here, name):
     assert calls(here / "judge/judge.py") == []
 
 
+def test_a_dry_run_of_eval_asks_nothing_and_refuses_what_eval_refuses(soup, here):
+    before = tree(here)
+    plan = answer(soup("eval", "ckpts/a", "ckpts/b", *JUDGED, "--dry-run", "--json"))
+    assert (plan["checkpoints"], plan["evaluations_at_most"]) == (["a", "b"], 2)
+    assert re.search(
+        r"^checkpoints +a, b$", soup("eval", "ckpts/a", "ckpts/b", *JUDGED, "--dry-run").stdout, re.MULTILINE
+    )
+    refused = soup("eval", "ckpts/none", *JUDGED, "--dry-run", code=1).stderr
+    assert refused == soup("eval", "ckpts/none", *JUDGED, code=1).stderr
+    assert tree(here) == before
+
+
 @pytest.mark.parametrize("name", ["average", "merge", "sweep"])
 def test_a_dry_run_warns_of_what_the_merge_warns_of(soup, here, name):
     config = json.loads((here / "ckpts/b/config.json").read_text()) | {"dropout": 0.5}

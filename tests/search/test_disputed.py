@@ -19,7 +19,7 @@ from soup.evaluation.progress import Progress
 from soup.report.page.document import run_document
 from soup.report.page.render import render_page
 from soup.report.tables import run_table, trials_table
-from soup.search.evaluate import evaluate
+from soup.search.evaluate import evaluate, plan_evaluate
 from soup.testing import ScoreTable
 from tests.helpers import flat_arguments as flat
 from tests.helpers.quiz import COUNT, asked, make_quiz_pool, questions
@@ -410,3 +410,7 @@ def test_a_dry_run_tells_questions_and_hours_once_the_journal_has_seen_them_so_a
     assert plan()["hours_about"] == 62
     assert plan(workers=4)["hours_about"] == 15.5
     assert "hours_about" not in plan(split=0.5), "other questions were asked"
+    checkpoints = ["ckpts/a", "ckpts/b", "ckpts/c"]
+    assert plan_evaluate(checkpoints, EvalConfig(PLAIN), "run")["hours_about"] == 6
+    both = plan_evaluate(checkpoints, EvalConfig(PLAIN, split=0.5), "run")
+    assert (both["evaluations_at_most"], both["questions_about"]) == (6, 3 * 2 * COUNT)
