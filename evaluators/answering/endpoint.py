@@ -28,7 +28,7 @@ from soup.support.text import pluralize, whole_characters
 __all__ = ["ChatEndpoint", "map_at_once"]
 
 ATTEMPTS = 6
-FIRST_ATTEMPTS = 2  # as long as nobody was met there: the address may be wrong
+FIRST_ATTEMPTS = 2  # as long as no connection was made: the address may be wrong
 TIMEOUT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
 LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
@@ -93,7 +93,7 @@ class ChatEndpoint:
         self._replies = 0
         self.host = parts.netloc
         self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
-        self._was_met = False
+        self._was_reached = False
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
         verified = urllib.request.HTTPSHandler(context=ssl.create_default_context())
         # What the environment names for the way out leads to no server on this machine.
@@ -121,7 +121,7 @@ class ChatEndpoint:
                 failures = 1 if refused.is_load and replies != self._replies else failures + 1
                 replies = self._replies
                 pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** min(attempts - 1, MOST_DOUBLINGS)
-                most = ATTEMPTS if self._was_met else min(FIRST_ATTEMPTS, ATTEMPTS)
+                most = ATTEMPTS if self._was_reached else min(FIRST_ATTEMPTS, ATTEMPTS)
                 last = failures >= most or not refused.may_retry
                 if last or stopped.wait(min(pause, LONGEST_PAUSE_SECONDS)):
                     tries = f" ({attempts} attempts)" if attempts > 1 else ""
@@ -161,14 +161,16 @@ class ChatEndpoint:
         until = time.monotonic() + timeout_seconds
         try:
             with self._opener.open(request, timeout=timeout_seconds) as response:
-                self._was_met = True
+                self._was_reached = True
                 return _body(response, until)
         except urllib.error.HTTPError as error:
-            self._was_met = True
+            self._was_reached = True
             raise self._refusal(error) from None
         except TimeoutError:
+            self._was_reached = True  # where a connection takes too long urllib raises a URLError
             raise _RefusalError(f"no reply within {pluralize(timeout_seconds, 'second')}") from None
         except (OSError, http.client.HTTPException) as error:
+            self._was_reached |= not isinstance(error, urllib.error.URLError)
             cause = getattr(error, "reason", error)  # urllib's own words for it say nothing
             raise _RefusalError(f"{type(cause).__name__}: {self._clean(str(cause))}") from None
 
