@@ -86,7 +86,8 @@ class _Watch:
     def __init__(self, fault, folder, note):
         self._fault = fault if not fault.after else Fault(())
         self._folder, self._note = folder, note
-        self._count, self._hits, self._busy = itertools.count(1), 0, threading.local()
+        self._count, self._hits, self._was_hit = itertools.count(1), itertools.count(1), False
+        self._busy = threading.local()
         self._seconds = fault.after
         self._write, self._readlink = os.write, os.readlink
 
@@ -101,7 +102,8 @@ class _Watch:
             self._busy.now = True
             try:
                 self._write(self._note, f"{kind} {path!a}\n".encode())
-                short = self._is_hit(kind, path) and self._strike(first)
+                hit = self._hit(kind, path)
+                short = hit is not None and self._strike(first, hit)
             finally:
                 self._busy.now = False
             return call(first, *(_shortened(name, args) if short else args), **kwargs)
@@ -122,22 +124,24 @@ class _Watch:
             return self._readlink(f"/proc/self/fd/{first}")
         return os.fsdecode(first)
 
-    def _is_hit(self, kind, path):
+    def _hit(self, kind, path):
+        """The number of this hit, from 1; None for none. Threads call at the same time, and each has its own."""
         fault = self._fault
         chosen = kind in fault.calls and re.search(fault.path, path)
-        if not chosen and not (fault.signals and self._hits):  # a second signal comes at whatever is called next
-            return False
-        if not self._hits and next(self._count) < fault.at:
-            return False
-        self._hits += 1
-        return self._hits <= max(fault.times, len(fault.signals))
+        if not chosen and not (fault.signals and self._was_hit):  # a second signal comes at whatever is called next
+            return None
+        if not self._was_hit and next(self._count) < fault.at:
+            return None
+        self._was_hit = True
+        hit = next(self._hits)
+        return hit if hit <= max(fault.times, len(fault.signals)) else None
 
-    def _strike(self, first):
+    def _strike(self, first, hit):
         """Do what the fault says; returns whether the call is to come short."""
         fault = self._fault
         self._write(self._note, b"hit\n")
         if fault.signals:
-            os.kill(os.getpid(), fault.signals[self._hits - 1])
+            os.kill(os.getpid(), fault.signals[hit - 1])
         if fault.code:
             exec(fault.code, {})
         if fault.error:
