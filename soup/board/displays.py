@@ -6,12 +6,15 @@ import sys
 import threading
 from collections.abc import Callable
 from io import StringIO
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, Group
 from rich.jupyter import JupyterRenderable
 from rich.live import Live
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 __all__ = ["Display", "LineDisplay", "NotebookDisplay", "TerminalDisplay", "choose_display", "is_terminal"]
 
@@ -115,7 +118,7 @@ class LineDisplay:
 
 
 class NotebookDisplay:
-    """An output of a notebook's cell that changes; its last state stays.
+    """An output of a notebook's cell that changes, from when there is something to show; its last state stays.
 
     Args:
         lines: Gives the board's lines.
@@ -123,12 +126,11 @@ class NotebookDisplay:
 
     def __init__(self, lines: Lines) -> None:
         self._lines, self._repeated = lines, Repeated(NOTEBOOK_SECONDS, self._update)
+        self._handle: DisplayHandle | None = None
+        self._lock = threading.Lock()  # or two threads could make two outputs
 
     def start(self) -> None:
-        """Add the output to the cell."""
-        from IPython.display import display
-
-        self._handle = display(self._drawn(), display_id=True)  # type: ignore[no-untyped-call]  # IPython has no types
+        """Begin to show it."""
         self._repeated.start()
 
     def stop(self) -> None:
@@ -137,14 +139,21 @@ class NotebookDisplay:
         self._update()
 
     def _update(self) -> None:
-        self._handle.update(self._drawn())
+        from IPython.display import display
 
-    def _drawn(self) -> JupyterRenderable:
-        width, height = NOTEBOOK_SIZE
-        page = Console(file=StringIO(), record=True, width=width, force_jupyter=False, force_terminal=True)
-        page.print(Group(*self._lines(width, height)))
-        html = page.export_html(inline_styles=True, code_format=PAGE, clear=False)
-        return JupyterRenderable(html, page.export_text())
+        with self._lock:
+            lines = self._lines(*NOTEBOOK_SIZE)
+            if self._handle is not None:
+                self._handle.update(_drawn(lines))  # type: ignore[no-untyped-call]  # IPython has no types
+            elif lines:
+                self._handle = display(_drawn(lines), display_id=True)  # type: ignore[no-untyped-call]  # nor here
+
+
+def _drawn(lines: list[Text]) -> JupyterRenderable:
+    page = Console(file=StringIO(), record=True, width=NOTEBOOK_SIZE[0], force_jupyter=False, force_terminal=True)
+    page.print(Group(*lines))
+    html = page.export_html(inline_styles=True, code_format=PAGE, clear=False)
+    return JupyterRenderable(html, page.export_text())
 
 
 class _Nothing:

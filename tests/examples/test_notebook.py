@@ -24,6 +24,7 @@ def outputs(notebook):
             texts = [
                 (sorted(data), re.sub(r"\d+\.\d+|(?<=about )[\d,]+(?= a second)", "#", data["text/plain"]))
                 for data in shown
+                if data["text/plain"]  # a board of a busy machine may have shown something, and ended empty
             ]
             yield cell.source.splitlines()[0], texts
 
