@@ -406,7 +406,7 @@ def test_a_real_failure_tells_what_to_do(trained):
     with pytest.raises(FinetuneError, match=r"ocr_tower.*general_vit") as error:
         finetune(root / "wrong.yaml")
     assert "2 of 3 jobs are not done, 1 are" in str(error.value)
-    assert not list((root / "elsewhere").iterdir())
+    assert not (root / "elsewhere").exists()
 
 
 @pytest.mark.slow
