@@ -55,11 +55,11 @@ class LoadedCandidate:
         path, (module, processor) = self._home / "checkpoint", self.loaded
         if not path.exists():
             with without_adapters(module) as model:
-                asked, model.generation_config = model.generation_config, self._generation
+                judging, model.generation_config = model.generation_config, self._generation
                 try:
                     model.save_pretrained(path)
                 finally:
-                    model.generation_config = asked
+                    model.generation_config = judging
             processor.save_pretrained(path)
         return path
 

@@ -66,8 +66,8 @@ def _adapted_layers(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, 
         within = any(name.startswith(f"{outer}.") for outer in found)
         if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper) and not within:
             found[name] = part
-    places = {name: name.rpartition(".") for name in found}
-    return [(model.get_submodule(places[name][0]), places[name][2], layer) for name, layer in found.items()]
+    split_names = {name: name.rpartition(".") for name in found}
+    return [(model.get_submodule(split_names[name][0]), split_names[name][2], layer) for name, layer in found.items()]
 
 
 def _plain(layer: Any, copies: dict[int, Any]) -> Any:
@@ -111,28 +111,28 @@ def buffers_made_anew(module: Any) -> list[tuple[torch.nn.Module, str, torch.Ten
         if (dtype := twin.get_buffer(name).dtype) != buffer.dtype
     ]
     for name, values in changed:
-        place, _, last = name.rpartition(".")
-        twin.get_submodule(place)._buffers[last] = values
-    for place in {name.rpartition(".")[0] for name, _ in changed}:
-        _owner(twin, place)._init_weights(twin.get_submodule(place))  # as transformers does on loading
+        part_name, _, last = name.rpartition(".")
+        twin.get_submodule(part_name)._buffers[last] = values
+    for part_name in {name.rpartition(".")[0] for name, _ in changed}:
+        _owner(twin, part_name)._init_weights(twin.get_submodule(part_name))  # as transformers does on loading
     return [
-        (module.get_submodule(place), last, twin.get_buffer(name).to(module.device))
+        (module.get_submodule(part_name), last, twin.get_buffer(name).to(module.device))
         for name, _ in changed
-        for place, _, last in [name.rpartition(".")]
+        for part_name, _, last in [name.rpartition(".")]
     ]
 
 
 def _buffers_in_no_file(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    places = {name: name.rpartition(".") for name, _ in module.named_buffers()}
+    split_names = {name: name.rpartition(".") for name, _ in module.named_buffers()}
     return [
         (name, buffer)
         for name, buffer in module.named_buffers()
-        if places[name][2] in module.get_submodule(places[name][0])._non_persistent_buffers_set
+        if split_names[name][2] in module.get_submodule(split_names[name][0])._non_persistent_buffers_set
     ]
 
 
-def _owner(module: torch.nn.Module, place: str) -> Any:
+def _owner(module: torch.nn.Module, part_name: str) -> Any:
     """Return the innermost model of transformers at or around a part."""
-    words = place.split(".") if place else []
+    words = part_name.split(".") if part_name else []
     around = [module.get_submodule(".".join(words[:count])) for count in range(len(words) + 1)]
     return [part for part in around if hasattr(part, "_init_weights")][-1]

@@ -45,8 +45,10 @@ def ask_endpoint(
         try:
             text = endpoint.complete(chat_body(model, prompt, max_new_tokens), stopped)
         except EvaluatorError as reason:
-            asked = _beginning(prompt)
-            raise EvaluatorError(f"{model} at {endpoint.address} gave no answer: {reason}; asked was {asked}") from None
+            beginning = _beginning(prompt)
+            raise EvaluatorError(
+                f"{model} at {endpoint.address} gave no answer: {reason}; asked was {beginning}"
+            ) from None
         with turn:
             on_batch([prompt], [text])
         return text
