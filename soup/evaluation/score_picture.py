@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from soup.support.pictures import Target, draw_figure, short_label
+from soup.support.pictures import RULE, SOFT, TEXT, Target, draw_figure, short_label
 from soup.support.text import printable
 
 __all__ = ["ScoredModel", "State", "draw_scores"]
@@ -35,7 +35,7 @@ class ScoredModel:
     state: State = "single"
 
 
-OVERALLS: dict[State, str] = {"single": "0.7", "accepted": "black", "refused": "white"}
+OVERALLS: dict[State, str] = {"single": RULE, "accepted": TEXT, "refused": "white"}
 """The colour of the dot."""
 
 
@@ -60,13 +60,13 @@ def draw_scores(models: Sequence[ScoredModel], target: Target) -> None:
             values = [model.overall if model.state == state else None for model in shown]
             if any(value is not None for value in values):
                 label = "overall" if state == "single" else f"overall, {state}"
-                axes.scatter(*_dots(values), s=52, c=colour, edgecolors="0.3", zorder=3, label=label)
+                axes.scatter(*_dots(values), s=52, c=colour, edgecolors=SOFT, zorder=3, label=label)
         values = [model.report for model in shown]
         if any(value is not None for value in values):
-            axes.scatter(*_dots(values), s=34, marker="D", c="none", edgecolors="C3", label="overall, report")
+            axes.scatter(*_dots(values), s=34, marker="D", c="none", edgecolors="C4", label="overall, report")
         axes.set_yticks(range(len(shown)), [short_label(model.label, LONGEST_LABEL) for model in shown])
         axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.3)
+        axes.grid(visible=False, axis="y")
         axes.set_xlabel("score")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 

@@ -15,7 +15,7 @@ from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.report.delta_pass import Deltas, read_deltas
 from soup.report.pool_distances import share_of
-from soup.support.pictures import Picture, Target, draw, draw_figure
+from soup.support.pictures import SOFT, Picture, Target, draw, draw_figure
 from soup.support.text import bullet_list, printable
 
 __all__ = ["Move", "Moves", "measure_moves"]
@@ -79,10 +79,12 @@ class Moves:
         stacks = dict.fromkeys((row.component, row.blocks) for row in self.blocks)
         with draw_figure(target, 10, 4) as figure:
             whole, depth = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2])
-            whole.bar(
-                [row.component for row in self.components], [row.norm or 0.0 for row in self.components], color="0.6"
-            )
+            colours = {
+                row.component: f"C{number - 1}" if number else SOFT for number, row in enumerate(self.components)
+            }
+            whole.bar([*colours], [row.norm or 0.0 for row in self.components], color=[*colours.values()], width=0.7)
             whole.tick_params("x", rotation=45)
+            whole.grid(visible=False, axis="x")
             whole.set_ylabel("|delta| / |base|")
             whole.set_title(f"where {printable(self.checkpoint)} moved")
             for component, blocks in stacks:
@@ -91,8 +93,10 @@ class Moves:
                 depth.plot(
                     [row.block for row in rows],
                     [math.nan if row.norm is None else row.norm for row in rows],
+                    color=colours.get(component),
                     marker="o",
                     markersize=3,
+                    clip_on=False,  # a dot at 0 is whole
                     label=label,
                 )
             depth.xaxis.get_major_locator().set_params(integer=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from soup.report.pool_distances import PoolDistances
 from soup.report.pool_maps import Matrix, cluster_order, map_to_plane
-from soup.support.pictures import Target, draw_figure, short_label
+from soup.support.pictures import SOFT, TEXT, Target, draw_figure, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,8 @@ __all__ = ["draw_pool"]
 
 MOST_NUMBERS = 12
 """A heat map of more ingredients has no room for numbers."""
+MOST_PLACES = 4
+"""Smaller numbers have an exponent."""
 LONGEST_LABEL = 24
 MOST_NAMES = 3
 """So many names stand at one point of the map."""
@@ -54,13 +57,23 @@ def _draw_matrix(
     labels, size = [names[i] for i in order], max(4.0, 9.0 - len(names) / 12)
     axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(len(order)), labels, fontsize=size)
-    axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.outline.set_visible(False)
+    bar.ax.grid(visible=False)
     if len(order) <= MOST_NUMBERS:
         for y, row in enumerate(rows):
             for x, value in enumerate(row):
-                shown = f"{round(value / span[1], 3) * span[1]:z.2g}"  # what rounding leaves of a zero is none
-                color = "white" if abs(value) > 0.6 * span[1] else "black"
-                axes.text(x, y, shown, ha="center", va="center", color=color, fontsize=7)
+                color = "white" if abs(value) > 0.6 * span[1] else TEXT
+                axes.text(x, y, _number(value, span[1]), ha="center", va="center", color=color, fontsize=7)
+
+
+def _number(value: float, largest: float) -> str:
+    """Return a number of a map, in two digits of the largest or so; what rounding leaves of a zero is none."""
+    places = 2 - math.ceil(math.log10(largest))
+    return f"{value:z.{places}f}" if 0 <= places <= MOST_PLACES else f"{round(value / largest, 3) * largest:z.2g}"
 
 
 def _draw_plane(axes: Axes, distances: PoolDistances, matrix: Matrix, names: Sequence[str]) -> None:
@@ -72,11 +85,11 @@ def _draw_plane(axes: Axes, distances: PoolDistances, matrix: Matrix, names: Seq
     for (x, y), name in zip(points[1:], names, strict=True):  # of equal models the names stand at one point
         groups.setdefault((round(x / spread, 3) * spread, round(y / spread, 3) * spread), []).append(name)
     axes.scatter([x for x, _ in points[1:]], [y for _, y in points[1:]], s=28, zorder=3)
-    axes.scatter([0], [0], marker="s", s=45, color="black", zorder=4)
+    axes.scatter([0], [0], marker="s", s=45, color=TEXT, zorder=4)
     axes.annotate(distances.reference, (0, 0), (6, -12), textcoords="offset points", weight="bold")
     for point, members in groups.items():
         more = f", {len(members) - MOST_NAMES} more" if len(members) > MOST_NAMES else ""
-        axes.plot([0, point[0]], [0, point[1]], color="0.8", linewidth=0.8, zorder=1)
+        axes.plot([0, point[0]], [0, point[1]], color=SOFT, alpha=0.4, linewidth=0.8, zorder=1)
         text, away = ", ".join(members[:MOST_NAMES]) + more, [1 if value >= 0 else -1 for value in point]
         axes.annotate(
             text,
@@ -88,6 +101,6 @@ def _draw_plane(axes: Axes, distances: PoolDistances, matrix: Matrix, names: Seq
             fontsize=8,
         )
     axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.15)
-    axes.grid(alpha=0.3)
-    axes.set_title(f"around the {distances.reference}\n(holds {share:.0%} of squared distances)")
+    axes.margins(0.3)  # room for the names
+    axes.locator_params(nbins=5)
+    axes.set_title(f"around the {distances.reference}: {share:.0%} of squared distances")

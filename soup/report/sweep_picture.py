@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from soup.support.pictures import Target, draw_figure
+from soup.support.pictures import SOFT, TEXT, Target, draw_figure
 from soup.support.text import printable
 
 __all__ = ["draw_sweep"]
 
 Curves = Mapping[str, Sequence[float]]
+OVERALL = "overall"
 
 
 def draw_sweep(names: tuple[str, str], ts: Sequence[float], curves: Mapping[str, Curves], target: Target) -> None:
@@ -25,16 +26,18 @@ def draw_sweep(names: tuple[str, str], ts: Sequence[float], curves: Mapping[str,
         OutputError: another suffix, or no matplotlib.
     """
     with draw_figure(target, 8, 1.5 + 3 * len(curves)) as figure:
+        benchmarks = dict.fromkeys(name for members in curves.values() for name in members if name != OVERALL)
+        colours = {OVERALL: TEXT, **{name: f"C{number}" for number, name in enumerate(benchmarks)}}
         panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (kind, members) in zip(panels, curves.items(), strict=True):
-            for number, (name, values) in enumerate(members.items()):
-                color, width = ("black", 2.0) if name == "overall" else (f"C{number}", 1.2)
+            for name, values in members.items():
+                color, width = colours[name], 2.0 if name == OVERALL else 1.2
                 axes.plot(ts, values, color=color, linewidth=width, marker="o", markersize=4, label=printable(name))
                 axes.plot(
                     [0, 1], [values[ts.index(0)], values[ts.index(1)]], color=color, linewidth=0.8, linestyle="--"
                 )
             for t in (0, 1):
-                axes.axvline(t, color="0.7", linewidth=0.8)
+                axes.axvline(t, color=SOFT, linewidth=0.8)
             axes.set_ylabel(kind)
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
         panels[-1].set_xlabel(f"t: from {printable(names[0])} (0) to {printable(names[1])} (1)")

@@ -19,11 +19,36 @@ from soup.support.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "Target", "draw", "draw_figure", "refuse_picture", "short_label"]
+__all__ = ["RULE", "SOFT", "TEXT", "Picture", "Target", "draw", "draw_figure", "refuse_picture", "short_label"]
 
 DATES: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 """The formats, and what is left out of them so that equal pictures are equal files."""
-STYLE = {"text.parse_math": False, "svg.hashsalt": "soup", "font.size": 9.0}  # a name with a $ is no formula
+COLOURS = ("#0a5fb4", "#a2510a", "#116329", "#8250df", "#a40e26", "#0b6e6e", "#7a5b00", "#555d66")
+"""Those of the report's page."""
+TEXT, SOFT, RULE = "#1b1f24", "#555d66", "#d5d9de"
+STYLE = {
+    "text.parse_math": False,  # a name with a $ is no formula
+    "svg.hashsalt": "soup",
+    "font.size": 9.0,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+}
 
 
 class Picture:

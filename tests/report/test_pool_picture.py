@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from soup.cli.app import cli
 from soup.errors import OutputError
 from soup.report.pool_check import check
 from soup.report.pool_maps import cluster_order, map_to_plane
+from soup.report.pool_picture import _draw_matrix
+from soup.report.sweep_picture import draw_sweep
+from soup.support.pictures import Picture
 from soup.testing import tiny_checkpoint
 from tests.helpers.method_pools import make_pool, numbers
 
@@ -102,6 +106,33 @@ def test_what_is_no_picture_s_file_is_refused_before_weights_are_read(tmp_path, 
     done = CliRunner().invoke(cli, ["check", "--pool", str(folder / "ckpts"), "--plot", str(tmp_path / name)])
     assert isinstance(done.exception, OutputError)
     assert str(done.exception).startswith("--plot ")
+
+
+NUMBERS = [
+    ([[1.0, 0.596], [-0.0001, -0.4]], 1.0, {"1.00", "0.60", "0.00", "-0.40"}),
+    ([[0.0, 0.0381], [0.0381, 0.03]], 0.0381, {"0.000", "0.038", "0.030"}),
+    ([[0.0, 12.4], [12.4, 3.0]], 12.4, {"0", "12", "3"}),
+    ([[0.0, 3.21e-7], [3.21e-7, 1e-7]], 3.21e-7, {"0", "3.2e-07", "1e-07"}),
+]
+
+
+@pytest.mark.parametrize(("values", "largest", "shown"), NUMBERS)
+def test_the_numbers_of_a_map_have_the_same_places(values, largest, shown):
+    axes = importlib.import_module("matplotlib.figure").Figure().subplots()
+    _draw_matrix(axes, values, ["a", "b"], [0, 1], "viridis_r", (0.0, largest))
+    assert {text.get_text() for text in axes.texts} == shown
+
+
+def test_a_benchmark_has_one_colour_in_all_panels_of_a_sweep():
+    curves = {"score": {"overall": [1.0, 2.0], "a": [1.0, 3.0], "b": [1.0, 1.0]}, "loss": {"b": [2.0, 1.0]}}
+    picture = Picture()
+    draw_sweep(("x", "y"), [0, 1], curves, picture)
+    legends = re.findall('<g id="legend_.*?</g>\n  </g>', picture.svg, re.DOTALL)
+    assert len(legends) == 2
+    colours = [re.findall(r"stroke: (#\w+).*?>(overall|a|b)</text>", legend, re.DOTALL) for legend in legends]
+    score, loss = ({name: colour for colour, name in found} for found in colours)
+    assert len(set(score.values())) == 3
+    assert loss == {"b": score["b"]}
 
 
 def test_a_pool_without_distances_is_not_drawn(tmp_path):
