@@ -14,7 +14,7 @@ from typing import IO
 from finetune.config import Columns
 from finetune.data.source_rows import plain_json
 from soup.errors import FinetuneError, OutputError
-from soup.support.atomic_files import make_folders, sync
+from soup.support.atomic_files import atomic_file, make_folders
 from soup.support.file_lock import FileLock
 from soup.support.json_text import parse_json_object
 
@@ -159,19 +159,9 @@ def check_out(out: Path, journal: Path) -> None:
 
 def write_lines(path: Path, rows: Iterable[object]) -> None:
     """Write JSON lines; the file has its name when it is whole, and on the disk."""
-    make_folders(path.parent)
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with _named_errors(path), new.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(_line(row))
-        sync(new)
-        new.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    with atomic_file(path) as file:
+        for row in rows:
+            file.write(_line(row).encode())
 
 
 @contextmanager

@@ -320,7 +320,7 @@ def _pictures_in(directory: Path) -> Sequence[Path]:
     """Return the pictures of a directory by their names, numbers by value: frame 9 before 10. Other files are left."""
     kinds = Image.registered_extensions()
     files = [path for path in directory.iterdir() if path.suffix.lower() in kinds and not path.name.startswith(".")]
-    return sorted(files, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
+    return sorted(files, key=lambda path: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", path.name)])
 
 
 def _count_frames(image: Image.Image, source: ImageSource) -> int:

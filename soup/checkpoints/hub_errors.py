@@ -83,7 +83,7 @@ def retried(call: Callable[[], T], *, if_cut: bool = False) -> T:
 def _asked_wait_seconds(causes: list[BaseException], default: float) -> float:
     headers = [cause.response.headers for cause in causes if hasattr(cause, "response")]
     seconds = str(headers[0].get("Retry-After", "")) if headers else ""
-    return float(seconds) if seconds.isdigit() else default
+    return float(seconds) if seconds.isdecimal() else default
 
 
 def explain_hub_error(error: BaseException) -> str:

@@ -143,14 +143,6 @@ class CheckpointWriter:
         """
         self._put(name, lambda path: shutil.copyfile(source, path))
 
-    def link_file(self, name: str, source: Path) -> None:
-        """Add a file that is the same as `source`: a hard link, or a copy where the file system has no links.
-
-        Raises:
-            OutputError: The disk is full or failed.
-        """
-        self._put(name, lambda path: _link(source, path))
-
     def _put(self, name: str, put: Callable[[Path], object]) -> None:
         path = self._partial / name
         try:
@@ -159,25 +151,24 @@ class CheckpointWriter:
         except OSError as error:
             raise self._failure(f"writing {name} failed", error) from error
 
-    def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
+    def commit(self, metadata: Mapping[str, str]) -> None:
         """Write headers and index, sync all, and give the checkpoint its final name. The last step is one rename.
 
         Args:
             metadata: The final metadata of the headers.
-            index_of: The files that the index names (default: those written here); linked ones among them.
 
         Raises:
             OutputError: The destination was made by somebody else meanwhile, or the disk failed.
         """
         try:
-            self._finish(metadata, tuple(index_of or self._files))
+            self._finish(metadata)
         except OSError as error:
             raise self._failure("can't be completed", error) from error
 
     def _failure(self, what: str, error: OSError) -> OutputError:
         return OutputError(f"{self.out}: {what} ({error.strerror or error}). {disk_advice(self.out, error)}")
 
-    def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
+    def _finish(self, metadata: Mapping[str, str]) -> None:
         for file, plan, size in zip(self._weights, self._files, self._header_sizes, strict=True):
             head = header_bytes(plan, metadata)
             assert len(head) == size, "metadata must keep their length"
@@ -185,8 +176,8 @@ class CheckpointWriter:
                 _write_at(fd, memoryview(head), 0)
         self._early_sync.close()
         self._close()
-        if [plan.name for plan in files] not in ([WEIGHTS], [ADAPTER_WEIGHTS]):
-            self.add_file(INDEX, index_bytes(files))
+        if [plan.name for plan in self._files] not in ([WEIGHTS], [ADAPTER_WEIGHTS]):
+            self.add_file(INDEX, index_bytes(self._files))
         if self._durable:
             sync_tree(self._partial)  # before the rename: a name that is there after a power cut stands for its bytes
         refuse_destination(self.out, overwrite=self._overwrite)
@@ -248,13 +239,6 @@ def _write_at(fd: int, view: memoryview, offset: int) -> None:
                 count = os.write(fd, view)
         view = view[count:]
         offset += count
-
-
-def _link(source: Path, path: Path) -> None:
-    try:
-        os.link(source.resolve(), path)
-    except OSError:
-        shutil.copyfile(source, path)
 
 
 def view_bytes(values: torch.Tensor) -> memoryview:

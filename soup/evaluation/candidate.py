@@ -79,8 +79,7 @@ class SoupCandidate:
         recipe: The sealed recipe.
         pool: Holds its ingredients, open.
         home: The candidate's own directory, for what is removed after its evaluation.
-        digests: The ingredients' digests: a shard in which no tensor differs between them becomes a hard link instead
-            of a copy.
+        digests: The ingredients' digests: a tensor that does not differ between them is read once.
         allow_nonfinite: Whether NaN and infinity are merged instead of refused.
         kept: The directory for answers that outlive a run that stops (default: in `home`).
         logs: The directory for what processes print (default: in `home`).
@@ -215,7 +214,7 @@ class SoupCandidate:
         """Refuse ingredients that were changed since they were opened: scores would be those of other weights.
 
         Raises:
-            CheckpointError: Says which. Files that the merge leaves as they are are links to an ingredient's.
+            CheckpointError: Says which.
         """
         for checkpoint in self._plan.blend.inputs:
             checkpoint.refuse_changed()
@@ -229,20 +228,15 @@ class SoupCandidate:
             self.home.rmdir()  # not empty after a failure
 
     def _write(self, out: Path) -> Path:
-        """Write the candidate as a checkpoint, with hard links for files that the merge would not change."""
+        """Write the candidate as a checkpoint whose files are its own: an evaluator may write into them."""
         plan = self._plan
-        linked = [file for file in plan.files if self._known.is_linkable(file)]
-        merged = [file for file in plan.files if file not in linked]
-        names = {spec.name for file in merged for spec in file.tensors}
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it evaluated this very soup
-        with CheckpointWriter(out, merged, {"format": "pt"}, durable=False) as writer:
-            self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
+        with CheckpointWriter(out, plan.files, {"format": "pt"}, durable=False) as writer:
+            self._stream(plan.reads, writer.write)
             self.refuse_changed()
             add_side_files(writer, plan, plan.recipe, out)
-            for file in linked:
-                writer.link_file(file.name, plan.lead.path / file.name)
-            writer.commit({"format": "pt"}, index_of=plan.files)
+            writer.commit({"format": "pt"})
         return out
 
     def _merge_into(self, targets: Mapping[str, torch.Tensor], reads: Mapping[str, TensorSpec]) -> None:

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest
-from soup.checkpoints.file_plan import FilePlan
 from soup.merging.plan import MergePlan
-from soup.merging.tensor_inputs import stored_checkpoints
 
 __all__ = ["KnownBytes"]
 
 
 class KnownBytes:
-    """Which tensors and files of a soup are known to be those of its inputs, or alike.
+    """Which tensors of a soup are known to be those of its inputs, or alike.
 
     Args:
         plan: How it is merged.
@@ -36,21 +34,6 @@ class KnownBytes:
     def are_same(self, left: str, right: str) -> bool:
         """Whether two tensors hold the same bytes in every input, and so in the candidate."""
         return all(left in digests and digests[left] == digests.get(right) for digests in self._of_inputs())
-
-    def is_linkable(self, file: FilePlan) -> bool:
-        """Whether the lead's file holds just these tensors, and every input holds the same bytes for them."""
-        lead, recipe = self._plan.lead, self._plan.recipe
-        if recipe.dtype is not None or file.name not in lead.files:
-            return False
-        if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
-            return False
-        inputs = self._of_inputs()
-        if lead not in stored_checkpoints(self._plan.blend) or not all(inputs):
-            return False  # a base that takes no part, or one whose digests are not known
-        changed = {name for part in self._plan.blend.inputs if is_adapted(part) for name in part.changes}
-        return all(
-            spec.name not in changed and len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors
-        )
 
     def _of_inputs(self) -> list[Mapping[str, str]]:
         """Each input's digests by tensor, as far as they are known; the base's too if the method reads it."""

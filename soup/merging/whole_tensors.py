@@ -6,7 +6,6 @@ held against the small one's. Large matrices may be somewhat faster, and busy co
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +14,7 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.merging.block_arithmetic import Blend
 from soup.merging.methods.base import Block, Method, Work
 from soup.merging.tensor_inputs import is_low_rank, takes_whole
+from soup.support.threads import count_cores
 
 __all__ = ["decomposition_seconds", "work_on"]
 
@@ -44,7 +44,7 @@ def decomposition_seconds(blend: Blend, tensors: Sequence[TensorSpec], threads: 
     if not any(operations):
         return None
     seconds = _seconds_per_operation(blend.method, len(blend.weights))
-    return seconds * max(sum(operations) / min(threads, os.cpu_count() or 1), *operations)
+    return seconds * max(sum(operations) / min(threads, count_cores()), *operations)
 
 
 def _works(blend: Blend, tensors: Sequence[TensorSpec]) -> Iterator[Work]:

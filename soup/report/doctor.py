@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from soup.support.disk_space import free_space
 from soup.support.extras import DISTRIBUTION, EXTRAS, absent_requirements, install_line
 from soup.support.file_lock import FileLock
 from soup.support.text import format_bytes
+from soup.support.threads import count_cores
 
 __all__ = ["Finding", "examine"]
 
@@ -96,7 +96,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding(f"GPU {number}", "here", f"{device.name}, {format_bytes(device.total_memory)}")
     if torch.cuda.device_count():
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = count_cores()
     if torch.accelerator.is_available():
         yield Finding("device", "here", f"{torch.accelerator.current_accelerator()}, {cores} processors")
     elif shutil.which("nvidia-smi"):

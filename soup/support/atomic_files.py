@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-__all__ = ["make_folders", "rename_synced", "sync", "sync_tree", "write_atomic"]
+from soup.support.file_lock import FileLock
+
+__all__ = ["atomic_file", "make_folders", "rename_synced", "sync", "sync_tree", "write_atomic"]
+
+PATIENCE_SECONDS = 60
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write bytes, or text in UTF-8, to `path`; missing parent directories are made.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write; it gets its name at the end. Missing parent directories are made.
 
-    Whoever reads `path` at any time, after a power cut too, sees the whole old file or the whole new one. An error or
-    an interrupt leaves the old one, and nothing beside it.
+    Whoever reads `path` at any time, after a power cut too, sees the whole old file or the whole new one, and so with
+    several that write it at once. An error or an interrupt leaves the old one, and nothing beside it.
     """
     make_folders(path.parent)
     new = path.with_name(f".{path.name}.new")  # the same name each time: a later run overwrites what a kill left
+    lock = FileLock.wait(new, PATIENCE_SECONDS)
+    if lock is None:
+        raise OSError(errno.EBUSY, f"another process writes it, for {PATIENCE_SECONDS} s already", str(path))
     try:
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        with new.open("wb") as file:
+            yield file
         sync(new)
         new.replace(path)
     except BaseException as error:
@@ -32,7 +43,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # the system names no file where a write fails
         raise
+    finally:
+        lock.release()
     sync(path.parent)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write bytes, or text in UTF-8, to a file by `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def make_folders(folder: Path) -> None:

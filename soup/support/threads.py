@@ -8,14 +8,19 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-__all__ = ["default_threads", "run_on_threads"]
+__all__ = ["count_cores", "default_threads", "run_on_threads"]
 
 T = TypeVar("T")
 
 
+def count_cores() -> int:
+    """Count the cores that this process may use: a scheduler, or `taskset`, may leave it some of the host's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """Choose how many threads to start: one per core, at least 2 so that reads overlap work, at most 8."""
-    return min(8, max(2, os.cpu_count() or 2))
+    return min(8, max(2, count_cores()))
 
 
 def run_on_threads(

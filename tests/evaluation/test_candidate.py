@@ -1,4 +1,4 @@
-"""A soup before it is one: as a directory with links for what stays, or streamed into a loaded module."""
+"""A soup before it is one: as a directory, or streamed into a loaded module."""
 
 from __future__ import annotations
 
@@ -276,41 +276,26 @@ def test_the_directory_is_the_soup_that_would_be_written(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-def test_shards_that_all_ingredients_share_are_hard_links(tmp_path):
+def test_what_an_evaluator_writes_into_its_checkpoint_is_in_no_ingredient(tmp_path):
     folder = half_frozen(tmp_path)
-    with candidate_of(folder, tmp_path / "home") as candidate:
-        made = candidate.directory()
-        linked = [path.name for path in made.glob("*.safetensors") if path.stat().st_nlink > 1]
-        assert linked == [FROZEN]
-        assert (made / FROZEN).samefile(folder / "model-0" / FROZEN)
-    assert Checkpoint(folder / "model-0").tensors  # what was linked is still there
-    assert (folder / "model-0" / FROZEN).stat().st_nlink == 1
+    for pool in (folder, half_frozen(tmp_path / "single", 1)):
+        before = {path: path.read_bytes() for path in sorted(pool.rglob("*")) if path.is_file()}
+        with candidate_of(pool, tmp_path / "home") as candidate:
+            for file in candidate.directory().iterdir():
+                file.write_bytes(b"damaged")
+        assert {path: path.read_bytes() for path in sorted(pool.rglob("*")) if path.is_file()} == before
 
 
-def test_links_into_a_cache_are_linked_to_their_blob(tmp_path):
-    folder = half_frozen(tmp_path, 2)
-    blob = tmp_path / "blob"
-    (folder / "model-0" / FROZEN).rename(blob)
-    (folder / "model-0" / FROZEN).symlink_to(blob)
-    with candidate_of(folder, tmp_path / "home") as candidate:
-        made = candidate.directory() / FROZEN
-        assert not made.is_symlink()
-        assert made.samefile(blob)
-
-
-def test_a_single_model_is_links_alone(tmp_path):
+def test_a_single_model_is_written_as_it_is(tmp_path):
     folder = half_frozen(tmp_path, 1)
     with candidate_of(folder, tmp_path / "home") as candidate:
-        made = candidate.directory()
-        assert all(path.stat().st_nlink == 2 for path in made.glob("*.safetensors"))
-        assert content(made) == content(folder / "model-0")
+        assert content(candidate.directory()) == content(folder / "model-0")
 
 
-def test_no_shard_is_linked_into_another_dtype(tmp_path):
+def test_a_shard_that_all_share_is_cast_with_the_others(tmp_path):
     folder = half_frozen(tmp_path)
     soup.merge(recipe_of(folder, dtype="bfloat16"), tmp_path / "out")
     with candidate_of(folder, tmp_path / "home", dtype="bfloat16") as candidate:
-        assert all(path.stat().st_nlink == 1 for path in candidate.directory().glob("*.safetensors"))
         assert content(candidate.directory()) == content(tmp_path / "out")
 
 
@@ -362,7 +347,7 @@ def base_of_ones(tmp_path, folder):
     return tiny_checkpoint(tmp_path / "base", tensors=state, shards=3)
 
 
-def test_a_shard_in_which_only_the_base_differs_is_merged_and_not_linked(tmp_path):
+def test_a_shard_in_which_only_the_base_differs_is_merged(tmp_path):
     """The ingredients agree on the vision tower, the base has another one: the method's result is neither."""
     folder = half_frozen(tmp_path)
     base = base_of_ones(tmp_path, folder)
@@ -384,8 +369,8 @@ def test_a_tensor_in_which_only_the_base_differs_is_blended_with_it_wherever_it_
         torch.testing.assert_close(values, 2 * frozen - 1)
 
 
-def test_a_shard_of_a_base_that_takes_no_part_is_not_linked(tmp_path):
-    """The layout is the base's, whose vision tower nobody asked for: linked, it would be in the soup."""
+def test_a_shard_of_a_base_that_takes_no_part_is_the_ingredients(tmp_path):
+    """The layout is the base's, whose vision tower nobody asked for."""
     folder = half_frozen(tmp_path)
     base = base_of_ones(tmp_path, folder)
     soup.merge(recipe_of(folder, base=base), tmp_path / "out")
@@ -405,7 +390,6 @@ def test_a_tensor_is_the_same_everywhere_only_if_every_ingredient_s_digest_says_
         sealed = recipe.sealed([digest.content for digest in known], side_digest(pool[0].checkpoint))
         candidate = SoupCandidate(sealed, pool, tmp_path / "home", known[:1])
         assert content(candidate.directory()) == content(tmp_path / "out")
-        assert all(path.stat().st_nlink == 1 for path in candidate.directory().glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("way", ["directory", "stream"])
@@ -420,7 +404,7 @@ def test_weights_that_were_trained_on_since_their_digest_was_taken_are_told_and_
             candidate.load_into(Tower()) if way == "stream" else candidate.directory()
 
 
-def test_a_single_model_that_was_trained_on_is_told_though_its_files_are_only_linked(tmp_path):
+def test_a_single_model_that_was_trained_on_is_told(tmp_path):
     single = write_pool(tmp_path / "pool", [Tower().stored()])
     with candidate_of(single, tmp_path / "home") as candidate:
         os.utime(single / "a" / "model.safetensors", ns=(1, 1))

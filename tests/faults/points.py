@@ -112,7 +112,6 @@ KINDS = {
     "EACCES": _error("EACCES", "open", *CREATES),
     "EMFILE": _error("EMFILE", "open", "create", "scandir"),
     "no room reserved": _error("EOPNOTSUPP", "posix_fallocate", codes=(0,), commands=MERGING),
-    "no hard links": _error("EPERM", "link", codes=(0,), commands=("greedy", "eval")),
     "no advice": _all_along(before=NO_ADVICE),
     "short reads": Kind(Fault(READS, short=True), (0,)),
     "short writes": Kind(Fault(WRITES, short=True), (0,), commands=WRITING),

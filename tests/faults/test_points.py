@@ -73,7 +73,6 @@ def test_what_once_went_wrong_does_so_no_more(scene, point):
 
 
 def test_weights_that_are_rewritten_while_they_are_evaluated_leave_no_score(scene):
-    """The candidate's files are hard links to the ingredient's."""
     scene.clear()
     mood = scene.folder / "judge" / "mood"
     mood.write_text("2 " + repr(REWRITE.format(path=str(scene.folder / SHARD))).join(["exec(", ", {})"]))

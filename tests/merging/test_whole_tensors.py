@@ -72,7 +72,7 @@ def test_factors_cost_what_their_ranks_do(tmp_path, nanoseconds, method):
 
 
 def test_several_tensors_share_the_cores_but_one_does_not(tmp_path, nanoseconds, monkeypatch):
-    monkeypatch.setattr(whole_tensors.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(whole_tensors, "count_cores", lambda: 2)
     names = ("base", "ckpts/a", "ckpts/b")
     for name in names:
         shapes = {f"layers.{i}.weight": (100, 100) for i in range(4)}

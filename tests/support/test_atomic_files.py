@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from soup.support import atomic_files
 from soup.support.atomic_files import write_atomic
 
 
@@ -28,7 +31,7 @@ def test_an_old_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
-@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+@pytest.mark.parametrize("step", ["open", "replace"])
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(step, error, tmp_path, monkeypatch):
     path = tmp_path / "state.json"
     path.write_text("old")
@@ -42,6 +45,32 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(step, error, tmp_pa
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["state.json"]
+
+
+def test_of_several_writers_at_once_each_leaves_a_whole_file(tmp_path):
+    path, failures = tmp_path / "state.json", []
+    texts = {letter * 200_000 for letter in "abcd"}
+    write_atomic(path, "a" * 200_000)
+    code = (
+        "import sys; from pathlib import Path; from soup.support.atomic_files import write_atomic\n"
+        "for _ in range(60): write_atomic(Path(sys.argv[1]), sys.argv[2] * 200_000)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), letter]) for letter in "bcd"]
+    while any(writer.poll() is None for writer in writers):
+        if path.read_text() not in texts:
+            failures.append("torn")
+    assert not failures
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert names_in(tmp_path) == ["state.json"]
+
+
+def test_who_waits_too_long_for_another_writer_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic_files, "PATIENCE_SECONDS", 0)
+    with (
+        atomic_files.atomic_file(tmp_path / "state.json"),
+        pytest.raises(OSError, match=r"another process writes it.*state\.json"),
+    ):
+        write_atomic(tmp_path / "state.json", "mine")
 
 
 def test_what_a_kill_left_is_overwritten(tmp_path):

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from soup.support.threads import default_threads, run_on_threads
+from soup.support.threads import count_cores, default_threads, run_on_threads
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(None, 2), (1, 2), (4, 4), (64, 8)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (4, 4), (64, 8)])
 def test_there_is_a_thread_a_core_at_least_two_and_at_most_eight(cores, threads, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores))
     assert default_threads() == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone tells")
+def test_cores_are_those_that_this_process_may_use():
+    code = (
+        "import os; from soup.support.threads import count_cores;"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(count_cores())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+@pytest.mark.parametrize(("known", "cores"), [(None, 1), (6, 6)])
+def test_elsewhere_they_are_those_of_the_host(monkeypatch, known, cores):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: known)
+    assert count_cores() == cores
 
 
 def test_every_job_is_done_once_and_every_thread_is_set_up_once():

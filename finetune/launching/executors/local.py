@@ -28,6 +28,7 @@ from finetune.launching.executors.processes import (
 from finetune.launching.executors.protocol import Placement, Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
 from soup.support.text import pluralize
+from soup.support.threads import count_cores
 
 __all__ = ["Gpu", "LocalExecutor", "local_gpus"]
 
@@ -66,7 +67,7 @@ def local_gpus() -> list[Gpu]:
 @dataclass
 class _RunningTask:
     task: Task
-    slot: str
+    slot: str | None
     process: subprocess.Popen[bytes] | psutil.Process
     stopped: bool = False
 
@@ -128,8 +129,8 @@ class LocalExecutor:
             process = placement["pid"] if is_running(placement["pid"], placement["born"]) else process
         if process is None:
             return False
-        slot = placement["slot"] if placement.get("slot") in self._free else next(iter(self._free), "")
-        with suppress(ValueError):
+        slot = placement["slot"] if placement.get("slot") in self._free else next(iter(self._free), None)
+        if slot is not None:  # an earlier launcher may have had more slots
             self._free.remove(slot)
         self._running.append(_RunningTask(task, slot, psutil.Process(process)))
         return True
@@ -147,13 +148,13 @@ class LocalExecutor:
             end_leftovers(run.task.folder)
             if _lost_gpu(run):
                 self._ended += self._retire(run.slot)
-            else:
+            elif run.slot is not None:
                 self._free.append(run.slot)
         self._fill()
         ended, self._ended = self._ended, []
         return ended
 
-    def _retire(self, slot: str) -> list[TaskExit]:
+    def _retire(self, slot: str | None) -> list[TaskExit]:
         """Never use a slot again; without any left, what waits can't be run."""
         if self._free or self._running:
             return []
@@ -192,7 +193,7 @@ class LocalExecutor:
         if self.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = slot
         elif self.size > 1 and "OMP_NUM_THREADS" not in os.environ:
-            variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.size))
+            variables["OMP_NUM_THREADS"] = str(max(1, count_cores() // self.size))
         return {**os.environ, **variables}
 
     def stop(self) -> None:

@@ -39,7 +39,7 @@ class Candidate(Protocol):
         """The run's directory for what processes print; made by whoever writes first."""
 
     def directory(self) -> Path:
-        """Return the candidate as a complete checkpoint directory; its files may be hard links: only read them."""
+        """Return the candidate as a complete checkpoint directory, whose files are its own."""
 
     def load_into(
         self, module: Any, names: Mapping[str, str] | None = None, conversions: Sequence[Conversion] = ()

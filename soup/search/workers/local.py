@@ -17,6 +17,7 @@ from soup.search.workers.forking import ForkServer
 from soup.search.workers.protocol import Deaths, JobDone, PoolJob, StartWorker
 from soup.support.devices import count_gpus
 from soup.support.options import speaks_in_flags
+from soup.support.threads import count_cores
 
 __all__ = ["LocalPool"]
 
@@ -49,7 +50,7 @@ class LocalPool(Generic[EventT]):
     _deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
-        threads = max(1, (os.cpu_count() or 1) // self.size)  # each worker's share of the cores
+        threads = max(1, count_cores() // self.size)  # each worker's share of the cores
         self._server = ForkServer(self.imports, {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)})
 
     def open(self, start: StartWorker) -> None:

@@ -112,7 +112,7 @@ def test_each_job_sees_its_own_gpus_and_no_two_at_a_time_the_same(tmp_path, monk
 
 
 def test_jobs_on_the_cpu_share_its_cores_unless_the_user_said_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(6))
     finetune(place(tmp_path / "a", CONFIG + "jobs_at_once: 3\n"), command=command)
     assert {line["OMP_NUM_THREADS"] for line in seen(tmp_path / "a")} == {"2"}
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
@@ -191,6 +191,27 @@ def test_a_job_started_by_hand_is_adopted(tmp_path):
         process.wait(timeout=30)
     assert "b: still runs from an earlier call" in said
     assert [line["name"] for line in seen(tmp_path)].count("b") == 2
+
+
+@pytest.mark.parametrize(("gpus", "slots"), [("4", ["4"]), ("", [""])])
+def test_jobs_that_are_adopted_beyond_the_slots_give_none_back(tmp_path, monkeypatch, gpus, slots):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    executor = open_executor("local", configured())
+    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        for name, sleeper, slot in zip("ab", sleepers, ("0", "1"), strict=True):  # an earlier launcher had two GPUs
+            task = Task(name, tmp_path / name, ("x",), 1)
+            task.folder.mkdir()
+            host, born = os.uname().nodename, start_time(sleeper.pid)
+            write_placement(task, {"on": "local", "host": host, "pid": sleeper.pid, "born": born, "slot": slot})
+            assert executor.adopt(task)
+        assert executor._free == []
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
+    assert {task_exit.name for task_exit in executor.poll()} == {"a", "b"}
+    assert executor._free == slots
 
 
 class Folder:
