@@ -7,7 +7,9 @@ from functools import cached_property
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import ALL, Benchmark, Split
+from soup.evaluation.engine import argument_flag
 from soup.evaluation.harnesses import Catalog, near_names, target_hint, target_of, target_syntax
+from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 from soup.support.text import did_you_mean, without_secrets
@@ -44,13 +46,18 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
     return list(dict.fromkeys(benchmarks))
 
 
-def secret_remarks(benchmarks: Iterable[Benchmark]) -> list[str]:
-    """Return a remark for each benchmark whose target holds what looks like a key or a password."""
+def secret_remarks(benchmarks: Iterable[Benchmark], settings: EvalSettings) -> list[str]:
+    """Return a remark for each target, and each argument of an engine, that holds what looks like a key."""
+    named = {benchmark.name: benchmark.target for benchmark in benchmarks}
+    for member in ("engine_args", "judge_engine_args"):
+        named |= {
+            f"{argument_flag(member)} {key}": f"{key}={value}" for key, value in getattr(settings, member).items()
+        }
     return [
-        f"{benchmark.name}: holds what looks like a key. It is shown as *** here and in every file, but other users of "
-        'this machine see it in the list of processes: put it into the environment, and write "$NAME" in its place'
-        for benchmark in benchmarks
-        if without_secrets(benchmark.target) != benchmark.target
+        f"{name}: holds what looks like a key. It is shown as *** here and in every file, but other users of this "
+        'machine see it in the list of processes: put it into the environment; a template of command: takes "$NAME"'
+        for name, text in named.items()
+        if without_secrets(text) != text
     ]
 
 

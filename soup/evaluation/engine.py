@@ -16,9 +16,9 @@ from soup.evaluation.api import Candidate
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 from soup.support.plugins import ENGINES
-from soup.support.text import did_you_mean
+from soup.support.text import did_you_mean, mask_secrets
 
-__all__ = ["Engine", "OnBatch", "Prompt", "build_engine", "engine_arguments", "identity_of"]
+__all__ = ["Engine", "OnBatch", "Prompt", "argument_flag", "build_engine", "engine_arguments", "identity_of"]
 
 Prompt = list[dict[str, str]]
 """Parts in their order: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
@@ -116,7 +116,7 @@ def build_engine(settings: EvalSettings, arguments: str = "engine_args") -> Engi
     try:
         _signature(factory).bind(settings, **named)
     except TypeError as reason:
-        flag = _argument_flag(arguments)
+        flag = argument_flag(arguments)
         raise EvaluatorError(
             f"The engine {settings.engine} can't be made of the settings and its {flag}: {reason}."
         ) from None
@@ -127,7 +127,7 @@ def build_engine(settings: EvalSettings, arguments: str = "engine_args") -> Engi
 
 
 def identity_of(identity: Callable[[], Mapping[str, object]], name: str) -> dict[str, object]:
-    """Return an engine's identity, which keys are made of.
+    """Return an engine's identity, which keys are made of, with what looks like a key or a password as ***.
 
     Args:
         identity: The engine's method.
@@ -141,7 +141,8 @@ def identity_of(identity: Callable[[], Mapping[str, object]], name: str) -> dict
         json.dumps(facts := dict(said), allow_nan=False)
     except (TypeError, ValueError) as reason:
         raise EvaluatorError(f"The engine {name}: identity() gives no mapping of JSON values: {reason}.") from None
-    return facts
+    shown: dict[str, object] = mask_secrets(facts)
+    return shown
 
 
 def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> dict[str, object]:
@@ -156,7 +157,7 @@ def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> 
     """
     factory = ENGINES.get(settings.engine)
     known = {name: each for name, each in _signature(factory).parameters.items() if each.kind == each.KEYWORD_ONLY}
-    flag = _argument_flag(arguments)
+    flag = argument_flag(arguments)
     for name in settings.engine_args:
         if name not in known:
             taken = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -166,7 +167,8 @@ def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> 
     return {name: _typed(f"{flag} {name}", known[name], value) for name, value in settings.engine_args.items()}
 
 
-def _argument_flag(arguments: str) -> str:
+def argument_flag(arguments: str) -> str:
+    """Return what a user types for a setting that holds an engine's arguments."""
     return option_name(arguments, arguments.replace("_args", "_arg").replace("_", "-"))
 
 

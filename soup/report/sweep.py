@@ -183,7 +183,7 @@ class _Run:
     @property
     def warnings(self) -> list[str]:
         """What a user should know although it stops nothing."""
-        return [*self.pool.warnings(), *secret_remarks([entry.benchmark for entry in self.suite.entries])]
+        return [*self.pool.warnings(), *secret_remarks((entry.benchmark for entry in self.suite.entries), self.config)]
 
 
 @contextmanager

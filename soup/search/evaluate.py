@@ -89,7 +89,7 @@ def _evaluate_checkpoints(
     template = RecipeTemplate(options=options)
     with started_workers(benchmarks, config, run) as workers:
         suite = build_suite(benchmarks, answering_settings(benchmarks, config))
-        for text in secret_remarks(benchmarks):
+        for text in secret_remarks(benchmarks, config):
             progress.on_warning(text)
         with Pool(locations) as pool:
             count = len(pool) * (1 if config.split is None else 2)
@@ -117,7 +117,7 @@ def plan_evaluate(checkpoints: Locations, config: EvalConfig, run_dir: str | Pat
             "evaluations_at_most": most.total,
             **forecast(most, suite, config, run),
             "run": str(run.path),
-            "warnings": secret_remarks(benchmarks),
+            "warnings": secret_remarks(benchmarks, config),
         }
 
 

@@ -151,7 +151,7 @@ def prepare(arguments: CookArguments) -> Iterator[PreparedRun]:
         largest = plan_merge(_recipe(template, pool, list(pool)), pool, options, write)
         if not is_earlier:
             refuse_unwritable(out, largest.write_bytes)
-        warnings = (*_warnings(pool, options.drop), *largest.idle_parameters, *secret_remarks(benchmarks))
+        warnings = (*_warnings(pool, options.drop), *largest.idle_parameters, *secret_remarks(benchmarks, config))
         yield PreparedRun(bound, pool, config, benchmarks, directory, template, out, largest, warnings)
 
 

@@ -6,8 +6,9 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
+from typing import Any
 
 __all__ = [
     "bullet_list",
@@ -19,6 +20,7 @@ __all__ = [
     "is_possible_path",
     "markdown_code",
     "markdown_text",
+    "mask_secrets",
     "near_names",
     "pluralize",
     "printable",
@@ -189,6 +191,19 @@ def has_secret(text: str) -> bool:
 def without_secrets(text: str) -> str:
     """Replace by *** what looks like a key or a password in a command line; variables (`$KEY`) stay."""
     return _NAMED_SECRET.sub(r"\1\2***", _SECRETS.sub("***", text))
+
+
+def mask_secrets(value: Any) -> Any:
+    """Return JSON values with `without_secrets` of all texts in them, and of what a name tells to be a secret."""
+    if isinstance(value, Mapping):
+        named = {key: f"{key}={item}" for key, item in value.items() if isinstance(item, str)}
+        return {
+            key: without_secrets(named[key])[len(str(key)) + 1 :] if key in named else mask_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [mask_secrets(item) for item in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 _PATH = re.compile(r"(?<![\w/.~])(?:~|\.\.?)?/(?!/)(?:[^\s/:,'\"<>|]+/)*([^\s/:,'\"<>|]+)/?")

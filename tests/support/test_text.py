@@ -17,11 +17,23 @@ from soup.support.text import (
     format_rate,
     markdown_code,
     markdown_text,
+    mask_secrets,
     near_names,
     pluralize,
     printable,
     without_secrets,
 )
+
+
+def test_secrets_are_masked_in_json_values_by_their_form_and_by_their_names():
+    key = "plantedsecret0123456789"
+    values = {
+        "api_key": key,
+        "rows": [{"command": f"x --token {key}"}, 1, None, True],
+        "tokenizer": "llama-2-tokenizer",
+    }
+    masked = {"api_key": "***", "rows": [{"command": "x --token ***"}, 1, None, True], "tokenizer": "llama-2-tokenizer"}
+    assert mask_secrets(values) == masked
 
 
 def test_every_item_is_an_indented_line():

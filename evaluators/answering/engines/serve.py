@@ -23,7 +23,7 @@ from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
 from soup.support.options import option_name
-from soup.support.text import pluralize
+from soup.support.text import pluralize, without_secrets
 
 __all__ = ["Serve"]
 
@@ -97,7 +97,7 @@ class Serve:
         self._served = self._model or str(directory)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as log_file:
-            log_file.write(f"$ {shlex.join(words)}\n")
+            log_file.write(f"$ {without_secrets(shlex.join(words))}\n")
         self._server = ChildProcess(words, log)
         atexit.register(self.close)
         try:

@@ -16,6 +16,7 @@ from evaluators.answering.engines import serve
 from evaluators.answering.engines.serve import Serve
 from evaluators.answering.session import EngineSession
 from soup.errors import EvaluatorError
+from soup.evaluation.benchmark_names import secret_remarks
 from soup.evaluation.settings import EvalSettings
 from soup.support import child_process
 from soup.testing import check_engine
@@ -148,6 +149,22 @@ def test_no_server_outlives_a_run_that_ends_or_is_killed(end, tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode in (3, -9)
     assert gone([int(pid) for pid in (soup.path / "pids").read_text().split()], 15)
+
+
+def test_a_key_in_its_command_is_in_no_identity_and_no_log(tmp_path):
+    key = "plantedsecret0123456789"
+    chosen = settings("--name x --api-key " + key, version=f"token={key}")
+    identity = EngineSession(chosen).identity()
+    assert "--api-key ***" in identity["command"]
+    assert key not in json.dumps(identity)
+    soup = candidate(tmp_path, "a")
+    engine = Serve(chosen, **chosen.engine_args)
+    engine.open(soup)
+    engine.close()
+    assert "--api-key ***" in log_of(soup)
+    assert key not in log_of(soup)
+    told = [text.partition(":")[0] for text in secret_remarks([], chosen)]
+    assert told == ["`engine_args` command", "`engine_args` version"]
 
 
 def test_what_is_missing_in_the_command_is_told():
