@@ -82,20 +82,28 @@ class FilmFolder:
     root: Path
 
     @cached_property
-    def _files(self) -> dict[str, Path]:
-        files = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in FILM_SUFFIXES)
-        by_stem = {path.stem: path for path in files}
-        return by_stem | {path.relative_to(self.root).with_suffix("").as_posix(): path for path in files}
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self.root.rglob("*") if path.suffix.lower() in FILM_SUFFIXES)
 
-    def find(self, name: str) -> Path | None:
-        """Return the film of that name, with its suffix or without; None where there is none."""
-        plain = name.removeprefix("./")
-        known = Path(plain).suffix.lower() in FILM_SUFFIXES
-        return self._files.get(Path(plain).with_suffix("").as_posix() if known else plain)
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        """Files by their ways from the folder, and by what lies in a folder of it by its own name."""
+        ways, names = dict[str, list[Path]](), dict[str, list[Path]]()
+        for path in self._files:
+            for known, way in ((ways, path.relative_to(self.root)), (names, Path(path.name))):
+                for spelt in (way, way.with_suffix("")):
+                    known.setdefault(spelt.as_posix(), []).append(path)
+        return names | ways
+
+    def find(self, name: str) -> list[Path]:
+        """Return the films of that name, with its suffix or without: one, none, or several that it may be."""
+        plain = Path(name.removeprefix("./"))
+        bare = plain.with_suffix("") if plain.suffix.lower() in FILM_SUFFIXES else plain
+        return self._by_name.get(plain.as_posix()) or self._by_name.get(bare.as_posix(), [])
 
     def digest(self) -> str:
         """Return a digest of names and sizes: films are too long to be read for a score's key."""
-        facts = [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}" for path in self._files.values()]
+        facts = [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}" for path in self._files]
         return hashlib.sha256("\n".join(sorted(set(facts))).encode()).hexdigest()
 
     def faults(self, frame: Frame, spell: Callable[[str], str]) -> Iterator[str]:
@@ -114,8 +122,12 @@ class FilmFolder:
         cells = frame[films].astype(str)
         names = [name.strip() for cell in cells for name in (cell.split(";") if films == SEVERAL else [cell])]
         for name in dict.fromkeys(map(spell, filter(None, names))):
-            if self.find(name) is None:
+            found = self.find(name)
+            if not found:
                 yield f"film {name[:64]!r} is not below {self.root}"
+            elif len(found) > 1:
+                places = " and ".join(path.relative_to(self.root).as_posix() for path in found[:2])
+                yield f"film {name[:64]!r} may be {places} below {self.root}"
 
 
 def films_column(frame: Frame) -> str | None:
@@ -157,8 +169,7 @@ def film_hooks(
 
     def save_video_frames(self: DataSet, line: Row, *_: object, **__: object) -> Any:
         name = str(line if isinstance(line, str) else line["video"])
-        film = folder.find(name)
-        assert film is not None, "every film was looked for"
+        (film,) = folder.find(name)  # see faults
         paths = frame_paths(film)
         films.update(dict.fromkeys(paths, name))
         times = {**UNTIMED, SHOWN_RATE: _shown_rate(film, len(paths))} if tells_rate else UNTIMED

@@ -57,9 +57,7 @@ MOST_IN_MATRIX = 12
         help="Of a film so many frames are shown to candidates, evenly spread as VLMEvalKit does.",
     ),
     *carrier_options(EvalConfig, *ASKED_BY, *(f"judge_{name}" for name in JUDGED_BY), "workers", "ray"),
-    GroupedOption.of(
-        "Output", "--report", is_flag=True, help="Print the ratings and stop, instead of serving the page."
-    ),
+    GroupedOption.of("Output", "--report", is_flag=True, help="Ask, judge, print the ratings, and serve no page."),
     GroupedOption.of(
         "Output", "--baseline", metavar="NAME", help="The candidate that others are compared with. [default: the first]"
     ),

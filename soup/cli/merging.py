@@ -30,7 +30,7 @@ MOST_ROWS = 40
 
 
 @click.command("merge", cls=Command, example="soup merge out/recipe.yaml -o again/")
-@cloup.argument("recipe", type=click.Path(dir_okay=False, path_type=Path), help="The recipe's YAML file.")
+@cloup.argument("recipe", type=click.Path(dir_okay=False, path_type=Path), help="A YAML file: a recipe, or mergekit's.")
 @compose_options(
     *carrier_options(MergeOptions, "allow_nonfinite", "threads"),
     GroupedOption.of(
@@ -42,7 +42,7 @@ MOST_ROWS = 40
     dry_run_option,
 )
 def merge(values: Values) -> None:
-    """Make a recipe's soup again.
+    """Make the soup of a recipe, or of mergekit's YAML.
 
     The digests of its ingredients are verified.
     """

@@ -199,7 +199,7 @@ def _option(name: str, default: object, info: OptionInfo) -> GroupedOption:
         return GroupedOption.of(info.group, flag, name, multiple=True, **details)
     if info.bare is not None:
         details |= {"is_flag": False, "flag_value": info.bare}
-    if default not in (None, 0):
+    if default is not None:
         details |= {"show_default": True}
     return GroupedOption.of(info.group, flag, name, type=_type(info), default=default, **details)
 

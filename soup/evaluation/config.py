@@ -59,7 +59,7 @@ class EvalConfig(EvalSettings):
     )
     objective: Objective = PLAIN
     workers: int = option(
-        0, "Processes that evaluate at once, a GPU each.", "Evaluate", "count", metavar="N", minimum=0
+        0, "Processes that evaluate at once, a GPU each; 0: this one.", "Evaluate", "count", metavar="N", minimum=0
     )
     ray: str | None = option(
         None, "Evaluate on a Ray cluster, one actor a GPU (or --workers of them).", "Evaluate", metavar="ADDRESS|local"

@@ -56,7 +56,7 @@ def scores_metadata(scores: Scores, name: str, tag: object, part: str) -> list[d
         tag: The model's pipeline tag, which is the task.
         part: The part.
     """
-    metric = f"score, 0 to 100, on the {part} half of the questions" if part == "report" else "score, 0 to 100"
+    metric = "score, 0 to 100, on the questions that only report" if part == "report" else "score, 0 to 100"
     results = [
         {
             "task": {"type": str(tag or "image-text-to-text")},

@@ -29,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     make_folders(path.parent)
     new = path.with_name(f".{path.name}.new")  # the same name each time: a later run overwrites what a kill left
-    lock = FileLock.wait(new, PATIENCE_SECONDS)
+    lock = FileLock.wait(new, PATIENCE_SECONDS, temporary=True)
     if lock is None:
         raise OSError(errno.EBUSY, f"another process writes it, for {PATIENCE_SECONDS} s already", str(path))
     try:

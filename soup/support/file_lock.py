@@ -75,10 +75,10 @@ class FileLock:
             os.close(fd)
 
     @classmethod
-    def wait(cls, path: Path, seconds: float) -> FileLock | None:
+    def wait(cls, path: Path, seconds: float, *, temporary: bool = False) -> FileLock | None:
         """Lock a file like `take`, for which others are waited so long; None where it is still held then."""
         end = time.monotonic() + seconds
-        while (lock := cls.take(path)) is None and time.monotonic() < end:
+        while (lock := cls.take(path, temporary=temporary)) is None and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
         return lock
 
@@ -94,7 +94,8 @@ class FileLock:
         if self._fd >= 0:
             if self._temporary:
                 with suppress(OSError):
-                    self._temporary.unlink()  # before it is unlocked: it is nobody else's yet
+                    if self._is_on(self._temporary):  # it may have got another name
+                        self._temporary.unlink()  # before it is unlocked: it is nobody else's yet
             fd, self._fd = self._fd, -1  # in this order: after an interrupt the number may be another file's
             os.close(fd)
 

@@ -44,6 +44,14 @@ def test_every_link_within_the_repository_leads_to_a_file_and_a_heading(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_all_rows_of_a_table_have_the_cells_of_its_head(page):
+    text = re.sub(r"^ *```.*?^ *```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^ *\|.*\n)+", text, re.MULTILINE):
+        bars = [len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()]
+        assert len(set(bars)) == 1, table
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_command_is_one_that_soup_takes(page, monkeypatch):
     monkeypatch.setattr(click.Path, "convert", lambda self, value, *others: value)  # files need not be here
     commands = [shlex.split(line, comments=True) for line in shell_lines(page) if line.startswith(PROGRAMS)]

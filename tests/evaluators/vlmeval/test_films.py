@@ -15,7 +15,7 @@ from PIL import Image
 from evaluators.answering.prompts import Prompter
 from evaluators.vlmeval.catalog import known_benchmark
 from evaluators.vlmeval.data_sets import data_file, open_data_set
-from evaluators.vlmeval.films import vlmeval_frame_indices
+from evaluators.vlmeval.films import FilmFolder, vlmeval_frame_indices
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.light_import import vlmeval_module
@@ -357,6 +357,29 @@ def test_a_film_that_is_not_there_is_told_before_any_question(settings, tmp_path
     (tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "film1.gif").unlink()
     with pytest.raises(EvaluatorError, match="film 'film1' is not below"):
         VLMEval(settings).identity(of("TempCompass_MCQ"))
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "found"),
+    [
+        (["x/a.mp4", "y/a.mp4"], "a", ["x/a.mp4", "y/a.mp4"]),
+        (["x/a.mp4", "y/a.mp4"], "y/a", ["y/a.mp4"]),
+        (["x/a.mp4", "a.mp4"], "a.mp4", ["a.mp4"]),
+        (["c.gif", "c.mp4"], "c.gif", ["c.gif"]),
+        (["c.gif", "c.mp4"], "c", ["c.gif", "c.mp4"]),
+        (["deep/er/b.mkv"], "./b.mp4", ["deep/er/b.mkv"]),
+        (["b.mkv"], "other", []),
+    ],
+)
+def test_a_film_is_found_by_its_way_or_its_name_and_never_chosen_among_several(files, name, found, tmp_path):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    folder = FilmFolder(tmp_path)
+    assert folder.find(name) == [tmp_path / file for file in found]
+    faults = list(folder.faults(pandas.DataFrame({"video": [name], "question": ["?"]}), str))
+    assert len(faults) == (len(found) != 1)
+    assert all(file in fault for fault in faults for file in found)
 
 
 @pytest.mark.parametrize("name", TOY_FILMS)
