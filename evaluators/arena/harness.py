@@ -33,7 +33,7 @@ THIS = "this candidate"
 
 
 class Preference(Answers):
-    """Judges candidates by how often their answers are preferred to those of an arena's baseline.
+    """Scores candidates by how often their answers are preferred to those of an arena's baseline.
 
     Raises:
         EvaluatorError: the engine that `settings.model` names is not there, or half of a judge is named.

@@ -30,7 +30,7 @@ DEFAULT_CONVENTION = "seeclick"
 
 
 class Grounding(Harness):
-    """Judges candidates by where they say that things are; the convention of their answers is declared.
+    """Scores candidates by where they say that things are; the convention of their answers is declared.
 
     Args:
         settings: The engine that answers, and how it is asked.

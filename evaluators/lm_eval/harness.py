@@ -42,7 +42,7 @@ Row = Mapping[str, Any]
 
 
 class LMEval(Harness):
-    """Judges candidates on lm-eval's tasks, in the loaded engine that other benchmarks share.
+    """Scores candidates on lm-eval's tasks, in the loaded engine that other benchmarks share.
 
     Args:
         settings: The engine that answers, and how it is asked.

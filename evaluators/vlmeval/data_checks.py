@@ -59,7 +59,7 @@ def refuse_faults(benchmark: VLMEvalBenchmark, path: Path, faults: Iterable[str]
     """
     lines = list(faults)
     if lines:
-        raise EvaluatorError(f"{benchmark.name}: {path} can't be judged by VLMEvalKit:\n{bullet_list(lines)}")
+        raise EvaluatorError(f"{benchmark.name}: {path} can't be evaluated by VLMEvalKit:\n{bullet_list(lines)}")
 
 
 def table_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:

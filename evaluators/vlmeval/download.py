@@ -20,6 +20,7 @@ from evaluators.vlmeval.data_sets import data_folder
 from soup.errors import EvaluatorError, OutputError
 from soup.support.atomic_files import sync
 from soup.support.disk_space import require_bytes
+from soup.support.file_lock import FileLock
 from soup.support.text import format_bytes
 
 __all__ = ["fetch"]
@@ -59,14 +60,25 @@ def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progre
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
+    lock = FileLock.take(path.with_name(f".{path.name}.lock"), temporary=True)
+    if lock is None:
+        raise OutputError(f"{path}: another process downloads it just now. Wait for it, and type the command again.")
     try:
         _download(url, part, lambda size: phase(f"fetching {benchmark.data_set}", size), progress)
+        _publish(benchmark, part, path, url, expected)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as cause:
         reason = getattr(cause, "reason", None) or cause
         raise EvaluatorError(
             f"{benchmark.name}: {url} can't be downloaded: {reason}. Type the same command to go on from where it "
             f"stopped, or get that file in another way and put it at {path.absolute()} (md5 {expected})."
         ) from cause
+    finally:
+        lock.release()
+    return path
+
+
+def _publish(benchmark: VLMEvalBenchmark, part: Path, path: Path, url: str, expected: str) -> None:
+    """Give a download its name if it has the digest that VLMEvalKit knows; else remove it."""
     actual = _md5(part)
     if actual != expected:
         part.unlink()
@@ -77,7 +89,6 @@ def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progre
     sync(part)
     part.replace(path)
     sync(path.parent)
-    return path
 
 
 def _refuse_another(benchmark: VLMEvalBenchmark, path: Path, expected: str) -> None:

@@ -56,7 +56,7 @@ Second = TypeVar("Second")
 
 
 class VLMEval(Harness):
-    """Judges candidates on OpenCompass benchmarks with VLMEvalKit, one loaded engine for all of them.
+    """Scores candidates on OpenCompass benchmarks with VLMEvalKit, one loaded engine for all of them.
 
     Answers and judgements are kept beside the run as they come, so that a run that stops midway goes on from there.
 

@@ -196,8 +196,8 @@ class _Launch:
         elsewhere = [f"{plan.job.name} {where}" for plan in others if (where := where_it_runs(plan.job.folder))]
         if elsewhere:
             raise FinetuneError(
-                f"{len(elsewhere)} jobs still run or wait where an earlier call put them. "
-                f"Go on there (--executor), or end them first:\n{bullet_list(elsewhere)}"
+                f"Not over yet, where an earlier call put it: {pluralize(len(elsewhere), 'job')}. "
+                f"Go on there (--executor), or end it first:\n{bullet_list(elsewhere)}"
             )
         for plan in others:
             prepare_folder(plan)

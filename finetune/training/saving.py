@@ -114,6 +114,9 @@ def publish_written(part: Path, out: Path, stamp: Stamp) -> None:
         FinetuneError: something else stands at `out`.
     """
     (part / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+    usual_mode = (part / STAMP).stat().st_mode
+    for weights in part.glob("*.safetensors"):
+        weights.chmod(usual_mode)  # safetensors writes files that nobody else may read
     make_folders(out.parent)
     if out.exists():
         raise FinetuneError(f"{out}: stands there already. Move it away, or name another `out`.")

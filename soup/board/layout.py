@@ -23,7 +23,7 @@ LEAST_CELL = 6
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the last parts of names such as `python:judge.py:score`, where they tell them apart."""
+    """Return the last parts of names such as `python:mine.py:score`, where they tell them apart."""
     last = ["" if " " in name else name.rpartition(":")[2] for name in names]  # a shell's command has no last part
     return [part if part and last.count(part) == 1 else name for part, name in zip(last, names, strict=True)]
 

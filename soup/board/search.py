@@ -219,10 +219,10 @@ class SearchSection:
 
 def describe_trial(trial: Trial) -> str:
     """Return a trial's line: `a + b: overall 61.20 (mmbench 61.20; 12.3 s)`."""
-    part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
-    scores = ", ".join(f"{name} {_text(score)}" for name, score in judged.items())
+    part, scored = ("report ", trial.report) if trial.report else ("", trial.scores)
+    scores = ", ".join(f"{name} {_text(score)}" for name, score in scored.items())
     when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
-    overall = f"overall {trial.objective.overall(judged):.2f}"
+    overall = f"overall {trial.objective.overall(scored):.2f}"
     if trial.interval and not part:
         overall = "overall ~{:.2f}, estimated in {:z.2f} to {:z.2f}".format(trial.overall, *trial.interval)
     return f"{printable(trial.label)}: {part}{overall} ({scores}; {when})"

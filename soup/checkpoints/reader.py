@@ -168,7 +168,11 @@ class Checkpoint:
         self._shard_of(name).expect(name, start, count)
 
     def _shard_of(self, name: str) -> Shard:
-        return next(shard for shard in self.shards if name in shard.header.tensors)
+        return self._shards_by_tensor[name]
+
+    @cached_property
+    def _shards_by_tensor(self) -> dict[str, Shard]:
+        return {name: shard for shard in reversed(self.shards) for name in shard.header.tensors}
 
     def metadata(self, file: str) -> Mapping[str, str]:
         """Give the free metadata in the header of one of its files."""

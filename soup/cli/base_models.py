@@ -94,7 +94,7 @@ def _parse_layers(context: click.Context, parameter: click.Parameter, text: str)
         help="How images are cut.",
     ),
     GroupedOption.of(
-        "Merge", "--marks", is_flag=True, help="Tokens tell where the rows of an image's tokens end, as Molmo's."
+        "Merge", "--marks", is_flag=True, help="Mark the end of each row of an image by a token, as Molmo does."
     ),
     GroupedOption.of(
         "Merge",

@@ -28,7 +28,7 @@ HIDDEN = ("path", "url", "can_fetch", "why_not")
 """Keys of a listing that its table leaves out."""
 
 
-@click.command("eval", cls=Command, example="soup eval base/ ckpts/a --eval python:judge.py:score")
+@click.command("eval", cls=Command, example="soup eval base/ ckpts/a --eval python:mine.py:score")
 @cloup.argument("checkpoints", nargs=-1, required=True, help="Directories or Hub ids.")
 @compose_options(
     *carrier_options(MergeOptions, "allow_nonfinite"),
@@ -63,7 +63,7 @@ def evaluate(values: Values) -> None:
 
 
 @click.command(
-    "sweep", cls=Command, example="soup sweep ckpts/a ckpts/b --eval python:judge.py:score --extrapolate 0.25"
+    "sweep", cls=Command, example="soup sweep ckpts/a ckpts/b --eval python:mine.py:score --extrapolate 0.25"
 )
 @cloup.argument("a", help="A directory or Hub id: t = 0.")
 @cloup.argument("b", help="The same: t = 1.")
@@ -222,15 +222,15 @@ def list_things(values: Values) -> None:
         print_json({"schema": 1, values["kind"]: rows})
         return
     refused = refused_by_reason(rows) if values["is_all"] else {}
-    judged = [row for row in rows if row.get("why_not") not in refused]
-    shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in judged]
+    possible = [row for row in rows if row.get("why_not") not in refused]
+    shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in possible]
     if values["is_all"]:  # a name's copy in each row widens the table for nothing
         shown = [{**row, "source": row["source"].removeprefix(row["name"])} for row in shown]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])
     absent = [row for row in rows if row.get("can_fetch") and not Path(str(row["path"])).exists()]
     if values["is_all"]:
         lines = [f"- {', '.join(names)}: {why}" for why, names in refused.items()]
-        print_line("\n".join(["\nCan't be judged here:", *lines]), keep="\n")
+        print_line("\n".join(["\nCan't be evaluated here:", *lines]), keep="\n")
         board.say(f"{len(absent)} are not here: soup list benchmarks --fetch NAME downloads one.")
         return
     broken = [row for row in rows if row.get("why_not") and row not in absent]

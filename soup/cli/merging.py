@@ -87,13 +87,13 @@ def merge(values: Values) -> None:
         "--run-dir",
         type=click.Path(file_okay=False),
         metavar="DIR",
-        help="Keep it in this run's directory, too, for soup report --html.",
+        help="Keep the result in this run directory, too, for soup report --html.",
     ),
     plot_option,
     json_option,
 )
 def check(values: Values) -> None:
-    """Find what speaks against souping a pool.
+    """Check a pool before it is merged: do its models belong together?
 
     Every mismatch is listed, before a GPU hour is spent.
     """

@@ -268,7 +268,8 @@ run_dir_option = GroupedOption.of(
     "--run-dir",
     type=click.Path(file_okay=False),
     metavar="DIR",
-    help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]",
+    help="Where journal, scratch and logs live. "
+    "[default: DIR.soup beside the folder of the checkpoints, else pool.soup]",
 )
 plot_option = GroupedOption.of(
     "Output",

@@ -40,22 +40,16 @@ def push(values: Values) -> None:
     """
     from soup.checkpoints.hub_downloads import without_client_bars
     from soup.checkpoints.hub_upload import Target
-    from soup.cli.console import print_json, print_line, print_rows
+    from soup.cli.console import open_board, print_json, print_line, print_rows
     from soup.report.push import Push
-    from soup.support.text import format_bytes, printable
-
-    def warn(text: str) -> None:
-        click.echo(printable(f"warning: {text}"), err=True)
-
-    def say(text: str) -> None:
-        if not values["quiet"]:
-            click.echo(printable(text), err=True)  # the Hub's client draws its own bars below
+    from soup.support.text import format_bytes
 
     target = Target(values["repository"], values["private"], values["revision"], values["pr"])
     plan = Push.prepare(values["out"], target, values["run_dir"], with_report=not values["no_report"])
-    for remark in plan.publication.remarks:
-        warn(remark)
     sizes = plan.publication.sizes
+    with open_board(values) as board:
+        for remark in plan.publication.remarks:
+            board.warn(remark)
     if values["dry_run"]:
         if values["as_json"]:
             print_json(plan.as_json())
@@ -64,16 +58,17 @@ def push(values: Values) -> None:
         print_line(f"left out: {', '.join(plan.publication.left_out) or 'nothing'}")
         print_line(f"\n{plan.publication.card}", keep="\n")
         return
-    has_bars = sys.stderr.isatty() and not values["quiet"]
-    try:
-        with without_client_bars(hidden=not has_bars):
-            pushed = plan.run(lambda name: say(f"{name}: {format_bytes(sizes[name])}"))
-    except SoupError:
-        if has_bars:
-            say("")  # below a bar that was cut
-        raise
-    for name in pushed.upload.removed:
-        say(f"removed from {target.repository}: {name}")
+    has_bars = sys.stderr.isatty() and not values["quiet"]  # the Hub's client draws them below the board's lines
+    with open_board(values) as board:
+        try:
+            with without_client_bars(hidden=not has_bars):
+                pushed = plan.run(lambda name: board.say(f"{name}: {format_bytes(sizes[name])}"))
+        except SoupError:
+            if has_bars:
+                board.say("")  # below a bar that was cut
+            raise
+        for name in pushed.upload.removed:
+            board.say(f"removed from {target.repository}: {name}")
     if values["as_json"]:
         print_json(pushed.as_json())
     else:

@@ -64,7 +64,7 @@ def average(values: Values) -> None:
 @_command(
     "maximum",
     "The mean of the best individuals.",
-    "soup maximum --pool ckpts/ --eval python:judge.py:score --top-k 2 -o out/",
+    "soup maximum --pool ckpts/ --eval python:mine.py:score --top-k 2 -o out/",
     GroupedOption.of(
         "Search",
         "--top-k",
@@ -82,7 +82,7 @@ def maximum(values: Values) -> None:
     "greedy",
     "Add each ingredient that does not make it worse.\n\n"
     "From the best individual on, ingredients are admitted with which the mean is at least as good.",
-    "soup greedy --pool ckpts/ --eval python:judge.py:score -o out/",
+    "soup greedy --pool ckpts/ --eval python:mine.py:score -o out/",
     GroupedOption.of(
         "Search",
         "--accept",
@@ -100,7 +100,7 @@ def greedy(values: Values) -> None:
 @_command(
     "cook",
     "Cook by any strategy, built in or yours.\n\nA built-in name, an installed plug-in, or FILE.py:FUNCTION.",
-    "soup cook --strategy my.py:pick --pool ckpts/ --eval python:judge.py:score",
+    "soup cook --strategy my.py:pick --pool ckpts/ --eval python:mine.py:score",
     GroupedOption.of("Search", "--strategy", required=True, metavar="NAME|FILE.py:FUNCTION", help="The strategy."),
     GroupedOption.of(
         "Search",

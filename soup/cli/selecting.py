@@ -22,7 +22,7 @@ from soup.evaluation.config import EvalConfig
 __all__ = ["selecting_commands"]
 
 
-@click.command("select", cls=Command, example="soup select pool.yaml --eval python:judge.py:score --dry-run")
+@click.command("select", cls=Command, example="soup select pool.yaml --eval python:mine.py:score --dry-run")
 @cloup.argument("pool", type=click.Path(dir_okay=False, path_type=Path), help="The pool's YAML file.")
 @compose_options(
     GroupedOption.of(

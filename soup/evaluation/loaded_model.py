@@ -1,4 +1,4 @@
-"""A model that is loaded already, judged where it is: no second one in memory, and no file of its weights.
+"""A model that is loaded already, evaluated where it is: no second one in memory, and no file of its weights.
 
 It is left as it was found: its mode, its way of generating, and the random numbers to come.
 """
@@ -93,7 +93,7 @@ def evaluate_loaded(module: Any, processor: Any, config: EvalConfig, progress: P
     if config.model != "auto" or config.engine != "transformers":
         raise EvaluatorError("A model in memory answers by itself: leave `model` and `engine` of the settings out.")
     if config.workers or config.ray:
-        raise EvaluatorError("A model in memory is judged where it is: leave `workers` and `ray` out.")
+        raise EvaluatorError("A model in memory is evaluated where it is: leave `workers` and `ray` out.")
     if not hasattr(module, "generate") or not hasattr(processor, "save_pretrained"):
         unwrap = " Pass what it wraps, accelerator.unwrap_model(model), in one process."
         raise EvaluatorError(

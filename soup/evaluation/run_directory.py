@@ -13,6 +13,7 @@ RUN/pool.json        what `soup check` measured
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -84,6 +85,8 @@ class RunDirectory:
     @classmethod
     def choose(cls, named: str | Path | None, locations: str | Path | Sequence[str | Path]) -> RunDirectory:
         """Return the directory that the user names, else one beside the pool: `ckpts.soup/` for `ckpts/`.
+
+        `pool.soup` where the pool's folder is the Hub, or holds the working directory.
 
         Args:
             named: What the user names, if anything.
@@ -186,12 +189,16 @@ def _short(recipe_digest: str) -> str:
 
 
 def _beside(locations: str | Path | Sequence[str | Path]) -> Path:
+    """Return the place beside the folder that most of the locations lie in, in whatever order they were typed."""
     paths = list_locations(locations)
-    first = Path(paths[0])
-    if is_hub_id(str(paths[0])) and not first.exists():
-        return Path("pool.soup")
-    folder = first.absolute()
-    folder = folder.parent if len(paths) > 1 or looks_like_checkpoint(folder) else folder
-    if Path.cwd().is_relative_to(folder):
-        return Path("pool.soup")  # beside it would be outside of where the user works
-    return folder.with_name(f"{folder.name}.soup")
+    places = [place for path in paths if (place := _beside_folder_of(path, is_alone=len(paths) == 1))]
+    return Counter(places).most_common(1)[0][0] if places else Path("pool.soup")
+
+
+def _beside_folder_of(location: str | Path, *, is_alone: bool) -> Path | None:
+    """Return the place beside a location's folder; None where the folder is the Hub, or what the user works in."""
+    folder = Path(location).absolute()
+    if is_hub_id(str(location)) and not folder.exists():
+        return None
+    folder = folder.parent if not is_alone or looks_like_checkpoint(folder) else folder
+    return None if Path.cwd().is_relative_to(folder) else folder.with_name(f"{folder.name}.soup")

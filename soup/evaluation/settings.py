@@ -18,7 +18,7 @@ class EvalSettings:
     Args:
         model: `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `FILE.py:CLASS`
             (the user's own) or `LIBRARY:CLASS` (a library's wrapper of a model).
-        engine: What runs it: a registered engine, or `FILE.py:CLASS`.
+        engine: What generates answers: a registered engine, or `FILE.py:CLASS`.
         engine_args: Arguments of the engine, by name.
         engine_url: An endpoint that serves the model already, for the engine `openai`.
         batch_size: Questions asked at a time; `auto` starts at 64 and halves whenever memory runs out.
@@ -37,8 +37,12 @@ class EvalSettings:
         device: What they are answered on, where that is known to be another machine's: `cuda`, `mps` or `cpu`.
     """
 
-    model: str = option("auto", "What answers.", "Evaluate", metavar="auto|FILE.py:CLASS|LIBRARY:CLASS")
-    engine: str = option("transformers", "What runs it: soup list engines.", "Evaluate", metavar="NAME|FILE.py:CLASS")
+    model: str = option(
+        "auto", "The class that loads a checkpoint.", "Evaluate", metavar="auto|FILE.py:CLASS|LIBRARY:CLASS"
+    )
+    engine: str = option(
+        "transformers", "What generates answers: soup list engines.", "Evaluate", metavar="NAME|FILE.py:CLASS"
+    )
     engine_args: Mapping[str, Any] = option(
         {}, "An argument of the engine. Repeatable.", "Evaluate", "pairs", flag="engine-arg", metavar="KEY=VALUE"
     )

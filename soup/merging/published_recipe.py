@@ -37,7 +37,7 @@ def published(recipe: Recipe) -> Recipe:
 
 
 def public_name(text: str) -> str:
-    """Return the name of a benchmark or strategy without the folder of its file: `python:judge.py:score`."""
+    """Return the name of a benchmark or strategy without the folder of its file: `python:mine.py:score`."""
     starts = ("/", "~/", "./", "../")
     parts = [PurePath(part).name if part.startswith(starts) and part[:2] != "//" else part for part in text.split(":")]
     return public_text(":".join(parts))

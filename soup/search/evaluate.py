@@ -74,7 +74,7 @@ def evaluate(
         if model is None:
             return _evaluate_checkpoints(checkpoints, EvalConfig.of(eval), run_dir, merge or MergeOptions(), progress)
         if checkpoints or run_dir or merge:
-            raise EvaluatorError("model: is judged where it is; leave checkpoints, run_dir and merge out.")
+            raise EvaluatorError("model: is evaluated where it is; leave checkpoints, run_dir and merge out.")
         return evaluate_loaded(model, processor, EvalConfig.of(eval), progress)
 
 

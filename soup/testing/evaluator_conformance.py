@@ -109,7 +109,7 @@ def _check_score(score: object, benchmark: Benchmark) -> None:
     assert score.n is None or score.n > 0, f"a score over {score.n} questions"
     if score.questions is not None:
         outside = [index for index in score.questions if not benchmark.split.holds(index)]
-        assert not outside, f"questions of the other half were judged: {outside[:5]}"
+        assert not outside, f"questions of the other half were scored: {outside[:5]}"
         assert all(0 <= points <= 1 for points in score.questions.values()), "a question's points are 0 to 1"
     if score.parts:
         mean = math.fsum(score.parts.values()) / len(score.parts)

@@ -270,7 +270,7 @@ def test_what_a_harness_can_not_score_stands_below_the_table_of_all_by_its_reaso
     known = {"whistling": "it is heard", "humming": "it is heard", "drawing": Owner.benchmarks["reading"]}
     plug_in("owner", type("Full", (Owner,), {"unlisted": classmethod(lambda cls: known)}))
     table, _, below = (
-        CliRunner().invoke(cli, ["list", "benchmarks", "--all"]).stdout.partition("\nCan't be judged here:\n")
+        CliRunner().invoke(cli, ["list", "benchmarks", "--all"]).stdout.partition("\nCan't be evaluated here:\n")
     )
     assert below == "- whistling, humming: it is heard\n"
     assert ("drawing" in table, "whistling" in table) == (True, False)

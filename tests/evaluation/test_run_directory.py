@@ -16,6 +16,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     make_pool("models/ckpts")
+    for base in (Path("base"), Path("models/base")):
+        base.mkdir()
+        (base / "config.json").touch()
     return tmp_path / "work"
 
 
@@ -29,7 +32,11 @@ def here(tmp_path, monkeypatch):
         (["models/ckpts/a", "models/ckpts/b"], "models/ckpts.soup"),
         (["models/ckpts/a", "team/of-the-hub"], "models/ckpts.soup"),
         ("team/of-the-hub", "pool.soup"),
-        (["team/of-the-hub@v1", "models/ckpts/a"], "pool.soup"),
+        (["team/of-the-hub@v1", "models/ckpts/a"], "models/ckpts.soup"),
+        (["base", "models/ckpts/a"], "models/ckpts.soup"),
+        (["models/ckpts/a", "base"], "models/ckpts.soup"),
+        (["models/base", "models/ckpts/a", "models/ckpts/b"], "models/ckpts.soup"),
+        ("base", "pool.soup"),
         (".", "pool.soup"),  # beside it would be outside of where the user works
     ],
     ids=str,

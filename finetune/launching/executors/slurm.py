@@ -25,6 +25,7 @@ from finetune.config import LAST_MINUTES, FinetuneConfig, slurm_minutes
 from finetune.launching.executors.attempt import MAX_REQUEUES, request_kill, request_stop
 from finetune.launching.executors.protocol import Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
+from soup.support.text import pluralize
 
 __all__ = ["SlurmExecutor", "queued"]
 
@@ -51,7 +52,7 @@ class SlurmExecutor:
         slurm = self.config.slurm
         where = f"partition {slurm.partition}" if slurm.partition else "the default partition"
         gpus = self.config.gpus_per_job
-        return f"SLURM, {where}, {gpus} GPU{'s' * (gpus != 1)} a job, {slurm.time} each"
+        return f"SLURM, {where}, {pluralize(gpus, 'GPU')} a job, {slurm.time} each"
 
     def adopt(self, task: Task) -> bool:
         """Watch a job that is still in the queue."""

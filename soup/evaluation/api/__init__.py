@@ -1,4 +1,4 @@
-"""The words of judging: what an evaluator gets, and what it gives back.
+"""The words of evaluation: what an evaluator gets, and what it gives back.
 
 An evaluator never sees a tensor. It gets a `Candidate` (a soup that may or may not lie on disk yet) and a `Benchmark`
 (a named test set and the part of its questions that count), and gives back one `Score`.

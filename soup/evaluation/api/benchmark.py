@@ -59,9 +59,9 @@ class Benchmark:
     """A named test set, the harness that runs it, and the part of its questions that count.
 
     Args:
-        name: What the user typed and what tables show: `mmbench`, `python:judge.py:score`.
+        name: What the user typed and what tables show: `mmbench`, `python:mine.py:score`.
         harness: The registered name of the evaluator that knows it: `python`.
-        target: What the harness calls it: `judge.py:score`.
+        target: What the harness calls it: `mine.py:score`.
         split: The questions that count.
         measures: `score`, or the `likelihood` of the reference answers: then a score is `Score.of_loss`. A harness is
             asked for it only where its `why_no_likelihood` says None, and its identity then says so, too.

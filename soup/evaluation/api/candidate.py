@@ -12,7 +12,7 @@ __all__ = ["Candidate"]
 
 
 class Candidate(Protocol):
-    """A recipe about to be judged. What is judged is, bit for bit, what would be written."""
+    """A recipe about to be evaluated. What is evaluated is, bit for bit, what would be written."""
 
     @property
     def digest(self) -> str:

@@ -125,7 +125,7 @@ class Harness(Evaluator, Protocol):
 
     @classmethod
     def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:
-        """Return what can be named besides `benchmarks`, or the reason why it can't be judged; may take seconds."""
+        """Return what can be named besides `benchmarks`, or the reason why it can't be evaluated; may take seconds."""
         return {}
 
     def locate(self, benchmark: Benchmark) -> Location | None:

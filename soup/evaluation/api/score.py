@@ -23,7 +23,7 @@ class Score:
         value: 0 to 100, higher is better.
         n: The number of questions behind it; None where the harness does not say.
         questions: The points of each question, 0 to 1, by its index, where the harness tells them.
-        parts: For a harness that judges several things at once: each part's value by its name. Each then counts as a
+        parts: For a harness that scores several things at once: each part's value by its name. Each then counts as a
             benchmark of its own, and `value` is their plain mean.
         unparsed: The share of answers, 0 to 1, that are none by their form, where the harness knows: no option named,
             neither yes nor no.

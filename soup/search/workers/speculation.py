@@ -3,8 +3,8 @@
 A strategy is a function of scores. So it is run again whenever more scores are known, on the true ones alone, until
 it asks for none that is unknown: what it then returns is what it would have returned one by one. On the way, where it
 meets an unknown score, it is let go on as if that soup had been bad. A greedy search then asks for S + b while S + a
-is still being judged, then for S + c: the very soups that come next if S + a is refused. If it is accepted they were
-judged in vain, and stay in the journal.
+is still being evaluated, then for S + c: the very soups that come next if S + a is refused. If it is accepted they were
+evaluated in vain, and stay in the journal.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from soup.errors import EvaluatorError, OutputError
 from soup.evaluation.benchmark_data import fetch_benchmarks
 from soup.evaluation.progress import Progress
 from soup.report.listing import list_kind
+from soup.support.file_lock import FileLock
 from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
 
 
@@ -125,6 +126,17 @@ def test_a_part_that_is_whole_already_is_taken(shelf, place):
     place.with_name(".OCRBench.tsv.part").write_bytes(shelf.data)
     fetch_benchmarks(["ocrbench"])
     assert place.read_bytes() == shelf.data
+
+
+def test_what_another_process_downloads_just_now_is_left_to_it(shelf, place):
+    place.parent.mkdir()
+    lock = FileLock.take(place.with_name(".OCRBench.tsv.lock"), temporary=True)
+    with pytest.raises(OutputError, match="another process downloads it just now"):
+        fetch_benchmarks(["ocrbench"])
+    assert shelf.asked == []
+    lock.release()
+    fetch_benchmarks(["ocrbench"])
+    assert [path.name for path in place.parent.iterdir()] == ["OCRBench.tsv"]
 
 
 def test_another_file_than_vlmeval_knows_is_not_kept(shelf, place):

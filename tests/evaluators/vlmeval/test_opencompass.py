@@ -205,7 +205,7 @@ def test_a_part_without_some_capability_has_a_score_all_the_same(data, settings,
         ("hallusionbench", {"index": "7"}, "row '7': an index is a plain name like VS_chart_1_0_3_1"),
         ("hallusionbench", {"index": "VS_chart_1_0"}, "an index is a plain name like"),
         ("ai2d", {"image_path": "[open('MARKER', 'w')]"}, "row 39: image_path .* is no Python list"),
-        ("ai2d", {"image_path": None}, "can't be judged by VLMEvalKit"),
+        ("ai2d", {"image_path": None}, "can't be evaluated by VLMEvalKit"),
     ],
 )
 def test_cells_that_vlmeval_would_execute_or_trip_over_are_refused(name, damage, words, data, settings, tmp_path):
