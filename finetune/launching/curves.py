@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.jobs import LOSSES, Job, read_plan
 from soup.errors import FinetuneError
+from soup.support.json_text import log_lines
 from soup.support.pictures import draw_figure
 from soup.support.text import printable
 
@@ -63,15 +63,12 @@ def read_curve(folder: Path, key: str) -> dict[str, Curve]:
         key: as `loss.jsonl` has it.
     """
     curves: dict[str, Curve] = {}
-    path = folder / LOSSES
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:  # the last one, while it is written
-            continue
-        for name in line:
-            if name == key or (key.endswith("/") and name.startswith(key)):
+    for line in log_lines(folder / LOSSES):
+        step = line.get("step")
+        for name, value in line.items():
+            is_asked_for = name == key or (key.endswith("/") and name.startswith(key))
+            if is_asked_for and isinstance(step, int) and isinstance(value, int | float):
                 steps, values = curves.setdefault(name.removeprefix(key), ([], []))
-                steps.append(line["step"])
-                values.append(line[name])
+                steps.append(step)
+                values.append(value)
     return curves

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import IO
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_DIGITS",
     "MAX_TEXT_BYTES",
     "check_kinds",
+    "log_lines",
     "parse_json",
     "parse_json_object",
     "read_json",
@@ -108,6 +110,19 @@ def parse_json_object(data: bytes | str, source: object, error: type[SoupError])
     if not isinstance(document, dict):
         raise error(f"{source}: expected a JSON object, found {type(document).__name__}.")
     return document
+
+
+def log_lines(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the objects of a log in JSON lines; what is none, as a last line that is half written, is passed over.
+
+    Args:
+        path: The file; none is an empty one.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            for line in file:
+                with suppress(SoupError):
+                    yield parse_json_object(line, path, SoupError)
 
 
 def check_kinds(

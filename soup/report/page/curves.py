@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from soup.errors import JournalError
 from soup.report.page.run_record import read_document
 from soup.report.tables import ScoreRow, ScoreTable
-from soup.support.json_text import parse_json_object
+from soup.support.json_text import log_lines
 
 __all__ = ["curves_document", "curves_table"]
 
@@ -47,14 +46,18 @@ def curves_table(document: Mapping[str, object]) -> ScoreTable:
 def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Return the curves of a job's log; its last line may be half written."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            line = parse_json_object(text, path, JournalError)
-        except JournalError:
-            continue
+    for line in log_lines(path):
         step = line.get("step")
         for key, title in CURVES.items():
             value = line.get(key)
             if isinstance(step, int) and isinstance(value, int | float):
                 curves.setdefault(title, []).append((step, value))
-    return {title: points[:: max(1, len(points) // MOST_POINTS)] for title, points in curves.items()}
+    return {title: _thinned(points) for title, points in curves.items()}
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return at most `MOST_POINTS` of a curve's points, the first and the last among them."""
+    if len(points) <= MOST_POINTS:
+        return points
+    last = len(points) - 1
+    return [points[round(number * last / (MOST_POINTS - 1))] for number in range(MOST_POINTS)]

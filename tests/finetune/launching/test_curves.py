@@ -37,7 +37,8 @@ def log(pool, name, lines, end=""):
 
 
 def test_a_curve_is_what_was_logged_under_its_name(pool):
-    folder = log(pool, "a", LINES, end='{"step": 3, "lo')
+    odd = ["3", '{"loss": 1.0}', '{"step": 3, "loss": null}', '{"step": "x", "loss": 1.0}', '{"step": 3, "lo']
+    folder = log(pool, "a", LINES, end="\n".join(odd))
     assert read_curve(folder, "loss") == {"": ([1, 2], [3.0, 2.0])}
     assert read_curve(folder, "validation/loss/") == {"maths": ([2], [2.7])}
     assert read_curve(folder, "mixture/") == {}

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from soup.cli.app import cli
 from soup.errors import JournalError
+from soup.report.page.curves import curves_document
 from soup.report.page.document import directory_document, directory_table
 from soup.report.page.render import render_page
 from soup.report.pool_check import check
@@ -80,6 +81,17 @@ def test_there_is_no_map_around_a_base_of_zeros(simulated, tmp_path):
     page = render_page(document)
     assert "not from this base, every element of which is 0" in page
     assert "Around the base" not in page
+
+
+@pytest.mark.parametrize("count", [1, 199, 200, 201, 399, 1000])
+def test_a_long_curve_is_drawn_by_some_of_its_points_from_the_first_to_the_last(tmp_path, count):
+    job = tmp_path / "a"
+    job.mkdir()
+    (job / "state.json").write_text(json.dumps({"phase": "running"}))
+    (job / "loss.jsonl").write_text("".join(json.dumps({"step": step, "loss": 1.0}) + "\n" for step in range(count)))
+    steps = [step for step, _ in curves_document(tmp_path)["curves"]["loss"]["a"]]
+    assert (steps[0], steps[-1], len(steps)) == (0, count - 1, min(count, 200))
+    assert len(set(steps)) == len(steps)
 
 
 def test_the_jobs_of_a_pool_have_their_states_and_curves(tmp_path):
