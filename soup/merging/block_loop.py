@@ -76,7 +76,6 @@ class _Loop:
     prepare_torch: Callable[[], None]
     rejections: dict[str, Problem] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    local: threading.local = field(default_factory=threading.local)
     scratch: Scratch = field(default_factory=Scratch)
     held: dict[str, TensorInputs] = field(default_factory=dict)
 
@@ -93,14 +92,6 @@ class _Loop:
                     del self.held[next(iter(self.held))]
                 self.held[name] = tensor_inputs(self.blend, name)
             return self.held[name]
-
-    def buffers(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Lend this thread's buffers, one per source, cut to size; the next call lends the same memory."""
-        held: list[bytearray] = getattr(self.local, "buffers", [])
-        if len(held) < len(sizes) or any(len(buffer) < size for buffer, size in zip(held, sizes, strict=False)):
-            held = [bytearray(size) for size in sizes]
-            self.local.buffers = held
-        return [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=False)]
 
 
 def for_each_block(
@@ -206,7 +197,7 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
     }
     for first, elements in _blocks(loop, inputs, start, count):
         widths = [spec.dtype.bits // 8 for spec in (*(source.spec for source in inputs.sources), inputs.specs[0])]
-        *views, out = loop.buffers([elements * width for width in widths])
+        *views, out = loop.scratch.buffers([elements * width for width in widths])
         is_merged = elements > 0 and inputs.merge_cached(views, first, out) == elements
         if not is_merged:
             inputs.read(views, first)

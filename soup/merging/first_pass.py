@@ -123,24 +123,14 @@ class StreamedFirstPass:
         inputs = self._inputs_of(local, spec.name)
         parts = []
         for start, count in pieces:
-            values = inputs.values(self._read(local, inputs, start, count), start, self.scratch)
+            views = self.scratch.buffers([count * source.spec.dtype.bits // 8 for source in inputs.sources])
+            inputs.read(views, start)
+            values = inputs.values(views, start, self.scratch)
             parts.append(values if len(pieces) == 1 else [each.clone() for each in values])
             if progress:
-                progress(sum(count * source.spec.dtype.bits // 8 for source in inputs.sources))
+                progress(sum(map(len, views)))
         values = parts[0] if len(parts) == 1 else [torch.cat(each) for each in zip(*parts, strict=True)]
         return statistic(inputs.blend.block(inputs.specs, values, pieces[0][0]))
-
-    def _read(self, local: threading.local, inputs: TensorInputs, start: int, count: int) -> list[memoryview]:
-        """Read elements of every source into this thread's buffers."""
-        widths = [source.spec.dtype.bits // 8 for source in inputs.sources]
-        held: list[bytearray] = getattr(local, "buffers", [])
-        if len(held) < len(widths) or any(
-            len(buffer) < count * width for buffer, width in zip(held, widths, strict=False)
-        ):
-            held = local.buffers = [bytearray(count * width) for width in widths]
-        views = [memoryview(buffer)[: count * width] for buffer, width in zip(held, widths, strict=False)]
-        inputs.read(views, start)
-        return views
 
     def _inputs_of(self, local: threading.local, name: str) -> TensorInputs:
         """Plan how a tensor is read; the last plan is held, for all leaves share its factors."""

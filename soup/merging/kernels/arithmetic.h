@@ -7,17 +7,13 @@
 
    Products, sums and quotients are separate roundings on purpose (-ffp-contract=off): these are the bytes of torch. */
 
-/* total = x, or total = x * w, or total += x, or total += x * w */
-INLINE void NAME(add)(A *total, const T *x, A w, int weighted, int first, int n)
+/* total = x * w, or total += x * w */
+INLINE void NAME(add)(A *total, const T *x, A w, int first, int n)
 {
-    if (first && weighted)
+    if (first)
         for (int i = 0; i < n; i++) total[i] = LOAD(x[i]) * w;
-    else if (first)
-        for (int i = 0; i < n; i++) total[i] = LOAD(x[i]);
-    else if (weighted)
-        for (int i = 0; i < n; i++) total[i] += LOAD(x[i]) * w;
     else
-        for (int i = 0; i < n; i++) total[i] += LOAD(x[i]);
+        for (int i = 0; i < n; i++) total[i] += LOAD(x[i]) * w;
 }
 
 /* Some summands in one pass, a constant number: the sums are touched less often. */
@@ -192,7 +188,7 @@ CLONES static int NAME(merge)(const T *const *x, const struct job *job, int64_t 
         if (job->form == FORM_MEAN) {
             NAME(mean)(total, x, count, start, n);
         } else if (job->form == FORM_SUM) {
-            for (int64_t k = 0; k < count; k++) NAME(add)(total, x[k] + start, (A)job->weights[k], 1, k == 0, n);
+            for (int64_t k = 0; k < count; k++) NAME(add)(total, x[k] + start, (A)job->weights[k], k == 0, n);
             NAME(divide)(total, (A)job->divisor, n);
         } else if (job->form == FORM_DELTAS) {
             NAME(sum_of_deltas)(total, deltas, x, middle, job, count, start, first, n);
