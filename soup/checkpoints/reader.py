@@ -23,8 +23,11 @@ __all__ = ["Checkpoint", "quantisations_in"]
 
 _QUANTISATIONS = ("quantization_config", "compression_config", "quantization")
 """The keys of transformers, of older versions of compressed-tensors, and of MLX."""
-_QUANTISED = (".qweight", ".qzeros", ".weight_packed", ".W_q", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax")
-"""How names end that GPTQ, AWQ, compressed-tensors, HQQ and bitsandbytes give."""
+_QUANTISED = (
+    *(".qweight", ".qzeros", ".weight_packed", ".W_q", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax"),
+    *("._data", "_qdata"),
+)
+"""How names end that GPTQ, AWQ, compressed-tensors, HQQ and bitsandbytes give, and then quanto and torchao."""
 
 
 class Checkpoint:

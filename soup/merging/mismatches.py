@@ -18,30 +18,41 @@ from soup.support.text import pluralize
 __all__ = ["harmless_in_config", "mismatches", "without_options"]
 
 
-def mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequence[str]) -> Iterator[Problem]:
+def mismatches(
+    first: Ingredient, other: Ingredient, *, is_base: bool, mixed: bool, drop: Sequence[str]
+) -> Iterator[Problem]:
     """Yield each thing in which `other` does not fit `first`.
 
     Args:
         first: What the other is held against.
         other: The other.
+        is_base: Whether the other is the base, which is replaced and not left out.
         mixed: Whether other floating dtypes are no problem.
         drop: Patterns of the tensors to leave out.
     """
     ours, theirs = ({spec.name: spec for spec in part.tensors(drop)} for part in (first, other))
-    yield from _names(first, other, ours, theirs)
-    yield from _specs(first, other, [(ours[name], theirs[name]) for name in ours if name in theirs], mixed)
-    yield from _config(first, other)
+    way_out = (
+        f"{option_name('base')} takes another base" if is_base else f"{option_name('exclude')} leaves {other.name} out"
+    )
+    yield from _names(first, other, ours, theirs, way_out)
+    pairs = [(ours[name], theirs[name]) for name in ours if name in theirs]
+    yield from _specs(first, other, pairs, mixed, way_out)
+    yield from _config(first, other, way_out)
 
 
 def _names(
-    first: Ingredient, other: Ingredient, ours: Mapping[str, TensorSpec], theirs: Mapping[str, TensorSpec]
+    first: Ingredient,
+    other: Ingredient,
+    ours: Mapping[str, TensorSpec],
+    theirs: Mapping[str, TensorSpec],
+    way_out: str,
 ) -> Iterator[Problem]:
     missing = [name for name in ours if name not in theirs]
     extra = [name for name in theirs if name not in ours]
     if missing and extra and (pairs := other_names(ours, theirs)):
         yield _under_other_names(first, other, pairs)
         return
-    cure = f"{option_name('exclude')} leaves {other.name} out, {option_name('drop')} the tensors"
+    cure = f"{way_out}, {option_name('drop')} leaves the tensors out"
     names = [*missing, *extra]
     if len(names) == 1 and names[0].endswith(OUTPUT) and is_tied(first.checkpoint) and is_tied(other.checkpoint):
         cure = f"It is a copy of the embeddings, to which it is tied: {option_name('drop')} {names[0]} leaves it out"
@@ -74,7 +85,7 @@ def _under_other_names(first: Ingredient, other: Ingredient, pairs: Mapping[tupl
 
 
 def _specs(
-    first: Ingredient, other: Ingredient, pairs: Sequence[tuple[TensorSpec, TensorSpec]], mixed: bool
+    first: Ingredient, other: Ingredient, pairs: Sequence[tuple[TensorSpec, TensorSpec]], mixed: bool, way_out: str
 ) -> Iterator[Problem]:
     """Yield each tensor of another shape or dtype; one problem for all where the same dtypes differ in many."""
     who = first.name, other.name
@@ -82,7 +93,7 @@ def _specs(
     for ours, theirs in pairs:
         both_float = ours.dtype.kind == theirs.dtype.kind == "float"
         if ours.shape != theirs.shape:
-            cure = f"{option_name('exclude')} leaves {other.name} out, {option_name('drop')} the tensor"
+            cure = f"{way_out}, {option_name('drop')} leaves the tensor out"
             if ours.name.endswith((EMBEDDINGS, OUTPUT)) and ours.shape[1:] == theirs.shape[1:]:
                 count = max(ours.shape[0], theirs.shape[0])
                 cure = (
@@ -103,10 +114,10 @@ def _specs(
             yield Problem.differing("dtype", who, ours, theirs, keys=(ours.name,), cure=cure)
 
 
-def _config(first: Ingredient, other: Ingredient) -> Iterator[Problem]:
+def _config(first: Ingredient, other: Ingredient, way_out: str) -> Iterator[Problem]:
     who = first.name, other.name
     left, right = first.checkpoint.config, other.checkpoint.config
-    cure = f"Correct the file where it is wrong; {option_name('exclude')} leaves {other.name} out"
+    cure = f"Correct the file where it is wrong; {way_out}"
     for key in ("model_type", "architectures"):
         ours, theirs = left.get(key), right.get(key)
         if ours is not None and theirs is not None and ours != theirs:
@@ -135,5 +146,5 @@ def harmless_in_config(lead: Checkpoint, other: Checkpoint) -> Iterator[str]:
 
 def without_options(problem: Problem) -> Problem:
     """Return a problem without a cure by options that say what of a pool is merged, for commands without them."""
-    options = (option_name(name) for name in ("exclude", "drop", "dtype"))
+    options = (option_name(name) for name in ("base", "exclude", "drop", "dtype"))
     return replace(problem, cure="") if any(option in problem.cure for option in options) else problem

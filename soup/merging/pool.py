@@ -172,14 +172,16 @@ class Pool(Sequence[Ingredient]):
         problems: list[Problem] = []
         for part in self.all:
             problems += [*_quantised(part), *unmergeable(part.tensors(drop), part.name)]
-        first, *others = untied_together(self.all)
-        for other in others:
-            problems += mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
+        # Packed tensors have other names, shapes and dtypes: there is nothing more to say of them.
+        ordinary = [part for part in self.all if not part.checkpoint.quantised]
+        first, *others = untied_together(ordinary) or self.all[:1]
+        for part, other in zip(ordinary[1:], others, strict=True):
+            is_base = part is self.base
+            problems += mismatches(first, other, is_base=is_base, mixed=dtype is not None or is_base, drop=drop)
             if self.tokenizer is None:
                 problems += _other_tokenizer(first, other)
-        if not any(part.checkpoint.quantised for part in self):
-            parts = {part.name: part.checkpoint for part in self}
-            problems += differing_integers(parts, self.ingredients[0].tensors(drop))
+        if parts := {part.name: part.checkpoint for part in ordinary if part is not self.base}:
+            problems += differing_integers(parts, first.tensors(drop))
         return problems
 
     def warnings(self, drop: Sequence[str] = ()) -> list[str]:

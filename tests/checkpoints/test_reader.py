@@ -384,7 +384,10 @@ def test_float8_weights_are_quantised(tmp_path):
 
 @pytest.mark.parametrize(
     "suffix",
-    ["qweight", "qzeros", "weight_packed", "W_q", "SCB", "weight.absmax", "weight.quant_state.bitsandbytes__nf4"],
+    [
+        *("qweight", "qzeros", "weight_packed", "W_q", "SCB", "weight.absmax", "weight.quant_state.bitsandbytes__nf4"),
+        *("weight._data", "weight._data._data", "_weight_qdata"),
+    ],
 )
 def test_packed_integers_are_known_by_their_names(tmp_path, suffix):
     tensors = {f"layers.0.q_proj.{suffix}": torch.zeros(4, dtype=torch.uint8), "norm.weight": (4,)}

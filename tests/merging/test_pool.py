@@ -50,7 +50,7 @@ def test_check_holds_the_others_against_each_other_where_one_cannot_be_opened(po
     assert report.ingredients == (*"abcd",)
     broken, extra = sentences(report)
     assert "b/model.safetensors: truncated" in broken
-    assert extra == "d: 1 tensor that a has not: extra. `exclude` leaves d out, `drop` the tensors"
+    assert extra == "d: 1 tensor that a has not: extra. `exclude` leaves d out, `drop` leaves the tensors out"
 
 
 def tied(path, rows, has_output, tie=True):
@@ -119,6 +119,34 @@ def test_packed_numbers_are_not_offered_a_dtype(tmp_path):
     make_checkpoint(tmp_path / "ckpts/b", tensors={"w": np.zeros(4, np.int8)})
     (only,) = sentences(check(tmp_path / "ckpts"))
     assert only == "b: w: expected float32[4] as in a, found int8[4]"
+
+
+def test_of_a_quantised_checkpoint_nothing_is_told_but_that_and_the_others_are_held_against_each_other(tmp_path):
+    packed = {"w.weight": np.zeros((4, 1), np.uint8), "w.weight.absmax": np.zeros(2, np.uint8), "n": np.ones(2, "f4")}
+    whole = {"w.weight": np.ones((2, 4), np.float32), "n": np.ones(2, np.float32)}
+    make_checkpoint(tmp_path / "ckpts/a", tensors=packed)
+    make_checkpoint(tmp_path / "ckpts/b", tensors=packed | {"w.weight": np.ones((6, 1), np.uint8)})
+    make_checkpoint(tmp_path / "ckpts/c", tensors=whole)
+    make_checkpoint(tmp_path / "ckpts/d", tensors=whole | {"n": np.ones(3, np.float32)})
+    first, second, shape = sentences(check(tmp_path / "ckpts"))
+    assert first.startswith("a: quantised: 1 tensor")
+    assert second.startswith("b: quantised: 1 tensor")
+    assert shape.startswith("d: n: expected float32[2] as in c, found float32[3]")
+    make_checkpoint(tmp_path / "packed", tensors=packed)
+    (only,) = sentences(check_pool(tmp_path / "ckpts/c", base=tmp_path / "packed"))
+    assert only.startswith("base: quantised: 1 tensor")
+
+
+def test_a_base_that_does_not_fit_is_replaced_and_not_left_out(tmp_path):
+    whole = {"w.weight": np.ones((2, 4), np.float32), "n": np.ones(2, np.float32)}
+    make_checkpoint(tmp_path / "ckpts/a", tensors=whole)
+    config = {"rms_norm_eps": 1e-5}
+    make_checkpoint(tmp_path / "base", tensors={"w.weight": np.ones((3, 4), np.float32)}, config=config)
+    (tmp_path / "ckpts/a/config.json").write_text('{"rms_norm_eps": 1e-6}')
+    names, shape, value = sentences(check_pool(tmp_path / "ckpts", base=tmp_path / "base"))
+    assert names.endswith("n. `base` takes another base, `drop` leaves the tensors out")
+    assert shape.endswith("float32[3, 4]. `base` takes another base, `drop` leaves the tensor out")
+    assert value.endswith("Correct the file where it is wrong; `base` takes another base")
 
 
 def test_a_pattern_of_drop_that_matches_nothing_is_told(pool):
