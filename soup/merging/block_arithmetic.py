@@ -112,13 +112,12 @@ class Blend:
         Returns:
             Values in memory that this thread's next block uses again, and what speaks against merging them.
         """
+        if specs[0].dtype.kind != "float":
+            return self._copied(specs[0], raw[: len(self.weights)])  # whatever the base has
         alike = all(spec.dtype == specs[0].dtype for spec in specs) and all(v.dtype == raw[0].dtype for v in raw)
         # Trained weights differ from the first element on: comparing the heads spares a comparison of all.
         heads = {bytes(view_bytes(values[:32])) for values in raw} if alike else set()
         equal = len(heads) == 1 and all(other is raw[0] or _same_bytes(raw[0], other) for other in raw[1:])
-        if specs[0].dtype.kind != "float":
-            mergeable = equal or is_counter(specs[0])  # a counter is copied from the first ingredient
-            return BlendResult(raw[0], None if mergeable else self._integers_differ(specs[0], raw))
         target = specs[0].cast(self.dtype)
         if equal and target == specs[0] and raw[0].dtype == target.dtype.torch:
             return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(target, raw))
@@ -212,9 +211,13 @@ class Blend:
         single = self.names[0] if len(self.names) == 1 else ""
         return Problem("overflow", why, single, (target.name,), cure=cure)
 
-    def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> Problem:
-        others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
-        return not_averaged(spec, self.names[0], others)
+    def _copied(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> BlendResult:
+        """Copy the first ingredient's whole numbers, which are the others', too, unless they count something."""
+        others = [
+            name for name, values in zip(self.names, raw, strict=False) if not _same_bytes(raw[0], values)
+        ]  # the names go on with the base's
+        mergeable = not others or is_counter(spec)
+        return BlendResult(raw[0], None if mergeable else not_averaged(spec, self.names[0], others))
 
 
 def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:

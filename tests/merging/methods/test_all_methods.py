@@ -133,6 +133,17 @@ def test_copies_of_the_base_give_the_base(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_whole_numbers_are_those_that_the_ingredients_agree_on_whatever_the_base_has(tmp_path, case):
+    folder = make_pool(tmp_path, shapes={"model.language_model.layers.0.mlp.weight": (6, 4)})
+    for name, last in (("base", 7), ("ckpts/m0", 2), ("ckpts/m1", 2), ("ckpts/m2", 2)):
+        held = load_file(folder / name / "model.safetensors")
+        tiny_checkpoint(folder / name, tensors=held | {"positions": torch.tensor([0, 1, last])})
+    assert soup.check(folder / "ckpts", base=folder / "base").problems == ()
+    merged = merge(folder, method_of(case), **CASES[case])
+    assert merged["positions"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_one_ingredient_and_odd_shapes_are_merged_or_refused_by_a_sentence(tmp_path, case):
     folder = make_pool(tmp_path, count=1)
     if method_of(case) == "model-stock":
