@@ -21,15 +21,20 @@ _WORDS: tuple[
     (
         "projector",
         r"projectors?|projection|modality_projection|connectors?|mergers?|\w*_merger_list|aligner|resampler|perceiver"
-        r"|mm_\w+|mlp1|\w*_projector|vision_proj|visual_projection|img_projection|vision_embed_tokens|adaptor"
-        r"|qformer|language_projection|abstractor|linear_proj",
+        r"|mm_\w+|mlp1|\w*_projector|vision_proj|visual_projection|img_projection\w*|adaptor"
+        r"|vision_embed_tokens(?!\.img_processor)|vision2text\w*|qformer|language_projection|abstractor|linear_proj",
     ),
-    ("other", r"audio\w*|speech\w*|\w*_audio|codec|vocoder|talker|action\w*"),
+    ("other", r"audio\w*|speech\w*|\w*_audio|apm|tts|codec|vocoder|talker|token2wav|gen_\w+|action\w*"),
     (
         "vision",
-        r"visual|vision\w*|\w*_vision|vit|image\w*|siglip\w*|clip\w*|dinov?\d*|sam|eva\w*|pixel\w*|vqmodel|\w*vit",
+        r"visual|visual_tokenizer|vision\w*|\w*_vision|\w*_vision_tower|vpm|vit|image\w*|siglip\w*|clip\w*"
+        r"|dinov?\d*|sam|eva\w*|pixel\w*|vqmodel|\w*vit",
     ),
-    ("embeddings", r"embed_tokens\w*|lm_head|wte|tok_embeddings|word_embeddings|embed_out|output_embeddings|shared"),
+    (
+        "embeddings",
+        r"embed_tokens\w*|lm_head|wte|tok_embeddings|word_embeddings|embed_in|embed_out|output_embeddings|shared"
+        r"|^output|language_model\.output|transformer\.(?:ff_out|output_layer)",
+    ),
     ("llm", r"language_model|text_model|llm|lm|transformer|decoder|layers|backbone|norm|h|gpt_neox|head"),
 )
 _KINDS = [(kind, re.compile(rf"(?:^|\.)(?:{words})(?:\.|$)")) for kind, words in _WORDS]

@@ -26,6 +26,33 @@ NAMES = {
     "transformer.h.7.attn.weight": "llm",
     "audio_tower.layers.0.weight": "other",
     "model.multi_modal_projector.mm_input_projection_weight": "projector",  # Gemma 3
+    "vpm.encoder.layers.0.self_attn.q_proj.weight": "vision",  # MiniCPM-V and MiniCPM-o, by their own code
+    "resampler.attn.in_proj_weight": "projector",
+    "llm.model.layers.0.mlp.down_proj.weight": "llm",
+    "apm.layers.0.fc1.weight": "other",
+    "tts.model.layers.0.mlp.down_proj.weight": "other",
+    "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.0.mlp.fc1.weight": "vision",  # Phi-3-vision
+    "model.vision_embed_tokens.img_projection.0.weight": "projector",
+    "model.vision_embed_tokens.glb_GN": "projector",
+    "model.embed_tokens_extend.image_embed.img_processor.encoder.layers.0.mlp.fc1.weight": "vision",  # Phi-4-multimodal
+    "model.embed_tokens_extend.image_embed.img_projection_up.weight": "projector",
+    "visual_tokenizer.backbone.trunk.blocks.0.attn.qkv.weight": "vision",  # Ovis
+    "visual_tokenizer.head.0.weight": "vision",
+    "model.qwen2vl_vision_tower.blocks.0.attn.qkv.weight": "vision",  # Valley
+    "vision2text_model.linear_1.weight": "projector",  # mPLUG-Owl3
+    "gen_vision_model.decoder.conv_in.weight": "other",  # Janus' generator of pictures
+    "gen_aligner.layers.0.weight": "other",
+    "model.vision_backbone.image_vit.transformer.resblocks.0.attention.wq.weight": "vision",  # Molmo
+    "model.vision_backbone.image_projector.w1.weight": "projector",
+    "model.transformer.blocks.0.att_proj.weight": "llm",
+    "model.transformer.blocks.0.ff_out.weight": "llm",
+    "model.transformer.ff_out.weight": "embeddings",
+    "model.transformer.wte.new_embedding": "embeddings",
+    "language_model.output.weight": "embeddings",  # InternLM2's head, within InternVL and InternLM-XComposer
+    "language_model.model.layers.0.attention.output.weight": "llm",
+    "output.weight": "embeddings",
+    "transformer.output_layer.weight": "embeddings",  # GLM-4V, by its own code
+    "gpt_neox.embed_in.weight": "embeddings",
     "something.else": "other",
 }
 
