@@ -16,6 +16,7 @@ from soup.support.open_files import real_path
 from soup.support.text import format_bytes
 
 __all__ = [
+    "CODE",
     "MAX_SIDE_FILE_BYTES",
     "PROCESSOR",
     "TEMPLATE",
@@ -41,6 +42,7 @@ PROCESSOR = (
     "*_processor_config.json",
 )
 TEMPLATE = ("chat_template.json", "chat_template.jinja", "additional_chat_templates/*.jinja")
+CODE = ("*.py", "*/*.py", "*/*/*.py")
 """Patterns of the files of each kind, by their paths in the checkpoint."""
 
 _OTHERS = ("config.json", "generation_config.json", "*.py", "*.jinja")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES, PROCESSOR, TEMPLATE, TOKENIZER, matches
+from soup.checkpoints.carried_files import CODE, MAX_SIDE_FILE_BYTES, PROCESSOR, TEMPLATE, TOKENIZER, matches
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint, quantisations_in
 from soup.checkpoints.tied import untie_config
@@ -16,6 +16,7 @@ from soup.errors import CheckpointError
 from soup.support.json_text import parse_json, parse_json_object, read_text
 
 __all__ = [
+    "absent_code",
     "complete_side_files",
     "config_for",
     "has_tokenizer",
@@ -24,7 +25,8 @@ __all__ = [
     "tokenizer_differences",
 ]
 
-_KINDS = {"tokenizer": TOKENIZER, "processor": PROCESSOR, "chat template": TEMPLATE}
+_CODE = "code for auto_map"
+_KINDS = {"tokenizer": TOKENIZER, "processor": PROCESSOR, "chat template": TEMPLATE, _CODE: CODE}
 
 _VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "tokenizer.model", "spiece.model")
 
@@ -87,7 +89,7 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
 
 
 def complete_side_files(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> dict[str, Path]:
-    """Find what a soup takes along: all that the lead carries, and tokenizer, processor and template if it has none.
+    """Find what a soup takes along: all that the lead carries, and what it has none of (tokenizer, processor, ...).
 
     Args:
         lead: Whose layout and side files the soup takes.
@@ -97,16 +99,21 @@ def complete_side_files(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkp
     Returns:
         Where each file lies, by its path in the checkpoint.
     """
-    lent = lent_kinds(lead, *others, tokenizer=tokenizer)
+    owners = _owners(lead, lent_kinds(lead, *others, tokenizer=tokenizer))
+    return {name: owner.path / name for name, owner in sorted(owners.items())}
+
+
+def _owners(lead: Checkpoint, lent: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """Return whose each file of a soup is, by its path in the checkpoint."""
     replaced = tuple(pattern for kind in lent for pattern in _KINDS[kind])
-    files = {name: lead.path / name for name in lead.side_files.carried if not matches(name, replaced)}
+    owners = {name: lead for name in lead.side_files.carried if not matches(name, replaced)}
     for kind, source in lent.items():
-        files |= {name: source.path / name for name in source.side_files.carried if matches(name, _KINDS[kind])}
-    return dict(sorted(files.items()))
+        owners |= {name: source for name in source.side_files.carried if matches(name, _KINDS[kind])}
+    return owners
 
 
 def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> dict[str, Checkpoint]:
-    """Find the kinds of side files (tokenizer, processor, chat template) that are not the lead's, and whose they are.
+    """Find the kinds of side files (tokenizer, processor, template, code) that are not the lead's, and whose they are.
 
     See `complete_side_files`, whose arguments these are.
     """
@@ -116,14 +123,47 @@ def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | No
         if _names_a_template(tokenizer) or any(matches(name, TEMPLATE) for name in tokenizer.side_files.carried):
             lent["chat template"] = tokenizer
     for kind, patterns in _KINDS.items():
-        if kind in lent:
+        if kind in lent or kind == _CODE:
             continue
         if kind == "chat template" and _names_a_template(lent.get("tokenizer", lead)):
             continue
         owners = [part for part in (lead, *others) if any(matches(name, patterns) for name in part.side_files.carried)]
         if owners and owners[0] is not lead:
             lent[kind] = owners[0]
+    files = _owners(lead, lent)
+    named = _named_code(files)
+    holders = [part for part in others if named <= {*part.side_files.carried}]
+    if holders and not named <= files.keys():
+        lent[_CODE] = holders[0]
     return lent
+
+
+def absent_code(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> list[str]:
+    """List the modules that `auto_map` in a soup's files names, and that are in none of the checkpoints.
+
+    See `complete_side_files`, whose arguments these are.
+    """
+    owners = _owners(lead, lent_kinds(lead, *others, tokenizer=tokenizer))
+    return sorted(_named_code(owners) - owners.keys())
+
+
+def _named_code(owners: Mapping[str, Checkpoint]) -> set[str]:
+    """Return the modules that `auto_map` names in any of a soup's configs."""
+    configs = [(name, owner) for name, owner in owners.items() if name.endswith("config.json") and "/" not in name]
+    return {module for name, owner in configs for module in _named_modules(owner, name)}
+
+
+def _named_modules(checkpoint: Checkpoint, name: str) -> Iterator[str]:
+    """Yield the files that a config's `auto_map` names: `modeling_chat.ChatModel`; not those of a Hub repository."""
+    try:
+        config = parse_json_object(_content(checkpoint, name), name, CheckpointError)
+    except CheckpointError:
+        return
+    auto_map = config.get("auto_map")
+    for value in auto_map.values() if isinstance(auto_map, dict) else ():
+        for reference in value if isinstance(value, list) else [value]:
+            if isinstance(reference, str) and "--" not in reference and reference.count(".") == 1:
+                yield f"{reference.partition('.')[0]}.py"
 
 
 def _names_a_template(checkpoint: Checkpoint) -> bool:

@@ -10,7 +10,7 @@ from typing import overload
 from soup.checkpoints.adapted import is_adapted, output_layer
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
-from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
+from soup.checkpoints.side_files import absent_code, has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
 from soup.checkpoints.weight_files import is_adapter
 from soup.errors import CheckpointError, PoolError, SoupError
@@ -288,6 +288,11 @@ def _side_file_remarks(pool: Pool, lead: Ingredient) -> Iterator[str]:
     for kind, source in lent_kinds(lead.checkpoint, *others).items():
         if not (pool.tokenizer and kind != "processor"):
             yield f"{lead.name}: has no {kind}: the soup takes {name_of[source]}'s"
+    if absent := absent_code(lead.checkpoint, *others):
+        yield (
+            f"{lead.name}: auto_map names {abbreviate(absent)}, not here nor in an ingredient: nothing loads the soup "
+            "without. Copy the code beside its weights"
+        )
     if (lead.checkpoint.path / "config.json").exists() and not any(map(has_tokenizer, name_of)):
         yield f"{lead.name}: no tokenizer here nor in an ingredient: the soup has none. Copy one beside its weights"
 

@@ -241,6 +241,50 @@ def test_a_soup_without_any_tokenizer_is_told(tmp_path, pool):
     assert "the soup has none" in line
 
 
+AUTO_MAP = {"AutoModel": "modeling_chat.Chat", "AutoConfig": "there/repository--configuration_chat.Config"}
+
+
+def give_code(folder, mark="x = 1"):
+    put(folder, "modeling_chat.py", mark)
+    put(folder, "helpers/pixels.py", mark)
+
+
+def test_code_that_the_lead_s_config_names_and_lacks_is_an_ingredient_s_whole(tmp_path):
+    pool = tiny_pool(tmp_path / "ckpts", 3, config={"auto_map": AUTO_MAP})
+    put(pool / "model-0", "helpers/left_over.py", "x = 0")
+    give_code(pool / "model-1")
+    give_code(pool / "model-2", "x = 2")
+    assert "model-0: has no code for auto_map: the soup takes model-1's" in average(pool, tmp_path / "out")
+    code = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.py")}
+    assert code == {"modeling_chat.py", "helpers/pixels.py"}
+    assert (tmp_path / "out/modeling_chat.py").read_text() == "x = 1"
+    again = soup.merge(tmp_path / "out/recipe.yaml", tmp_path / "again")
+    assert again.digest == soup.Recipe.read(tmp_path / "out/recipe.yaml").digest
+
+
+def test_code_of_a_tokenizer_that_is_lent_comes_with_it(tmp_path, pool):
+    strip(pool / "model-0")
+    auto_map = {"AutoTokenizer": ["tokenization_chat.Slow", None]}
+    put(pool / "model-1", "tokenizer_config.json", json.dumps({"auto_map": auto_map}))
+    put(pool / "model-1", "tokenization_chat.py")
+    average(pool, tmp_path / "out")
+    assert (tmp_path / "out/tokenization_chat.py").exists()
+
+
+def test_code_that_no_config_names_stays_where_it_is(tmp_path, pool):
+    give_code(pool / "model-1")
+    average(pool, tmp_path / "out")
+    assert not (tmp_path / "out/modeling_chat.py").exists()
+
+
+def test_code_that_is_named_and_nowhere_is_told(tmp_path):
+    pool = tiny_pool(tmp_path / "ckpts", 2, config={"auto_map": AUTO_MAP})
+    (line,) = [text for text in average(pool, tmp_path / "out") if "auto_map" in text]
+    assert "model-0: auto_map names modeling_chat.py, not here nor in an ingredient: nothing loads the soup" in line
+    give_code(pool / "model-0")
+    assert not any("auto_map" in text for text in average(pool, tmp_path / "other"))
+
+
 def other_tokenizer(pool, name):
     path = pool / name / "tokenizer.json"
     document = json.loads(path.read_text())
