@@ -150,5 +150,6 @@ def _only(names: Iterable[str], end: str) -> str | None:
 
 
 def _says_tied(config: Mapping[str, object]) -> bool:
-    parts = [config, *(part for key, part in config.items() if isinstance(part, dict) and key.startswith("text"))]
+    inner = [(key, part) for key, part in config.items() if isinstance(part, dict)]
+    parts = [config, *(part for key, part in inner if key.startswith(("text", "llm", "language")))]
     return next((part[TIED] for part in parts if TIED in part), None) is True

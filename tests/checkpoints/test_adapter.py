@@ -241,9 +241,12 @@ def test_an_adapter_that_changes_while_it_is_in_use_is_told(tmp_path):
 
 @pytest.mark.parametrize("where", ["model.embed_tokens", "lm_head"])
 @pytest.mark.parametrize("ties", [True, False])
-def test_what_is_added_to_one_of_two_tied_tensors_is_added_to_both(tmp_path, where, ties):
+@pytest.mark.parametrize("part", [None, "text_config", "llm_config", "language_config"])
+def test_what_is_added_to_one_of_two_tied_tensors_is_added_to_both(tmp_path, where, ties, part):
     shapes = {"model.embed_tokens.weight": (8, 4), "lm_head.weight": (8, 4)}
-    base = tiny_checkpoint(tmp_path / "base", tensors=shapes, config={"tie_word_embeddings": ties})
+    says = {"tie_word_embeddings": ties}
+    config = {"vision_config": {"tie_word_embeddings": not ties}, **({part: says} if part else says)}
+    base = tiny_checkpoint(tmp_path / "base", tensors=shapes, config=config)
     adapter = write_adapter(tmp_path / "a", linear_factors({f"{where}.weight": (8, 4)}), base)
     assert (
         AdaptedCheckpoint(adapter, Checkpoint(base)).changes.keys()
