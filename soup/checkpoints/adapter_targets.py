@@ -16,7 +16,7 @@ from soup.checkpoints.adapter_deltas import Change, Delta, Factor
 from soup.checkpoints.adapter_parameters import ParameterTargets, StackFactors
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
-from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied, output_of
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied, is_tied_by_another_name, output_of
 from soup.errors import CheckpointError
 from soup.hf.key_mapping import layers_of_inputs_first, names_on_disk
 from soup.support.options import option_name
@@ -59,9 +59,13 @@ def unties(adapter: Adapter, base: Checkpoint) -> bool:
         return False
     names = {WRAPPERS.sub("", key) for key in adapter.tensors if ".base_layer." not in key}
     ends = {end for end in (EMBEDDINGS, OUTPUT) if any(name.endswith(f".{end}") for name in names)}
+    return bool(ends & _saved_weights(adapter)) or ends == {OUTPUT}
+
+
+def _saved_weights(adapter: Adapter) -> set[str]:
+    """Return how the names of the weights end that an adapter trains in full."""
     listed = adapter.settings.get("modules_to_save")
-    trained = {f"{name.rpartition('.')[2]}.weight" for name in listed} if isinstance(listed, list) else set()
-    return bool(ends & trained) or ends == {OUTPUT}
+    return {f"{name.rpartition('.')[2]}.weight" for name in listed} if isinstance(listed, list) else set()
 
 
 class _Matching:
@@ -314,11 +318,24 @@ class _Matching:
     def _replaces(self, name: str, key: str) -> bool:
         """Whether a whole tensor of the adapter can take the place of the base's; tells if not."""
         ours, theirs = self.adapter.tensors[key], self.base.tensors[name]
+        if self._trains_apart(name):
+            self.wrong.append(
+                f"{key}: trained apart from the output layer that the base ties to {name}, which soup unties for "
+                "embed_tokens alone: train with ensure_weight_tying=True, or make it a whole model by PEFT: "
+                "merge_and_unload(), and config.tie_word_embeddings = False before save_pretrained(OUT)"
+            )
+            return False
         if ours.shape == theirs.shape and ours.dtype.kind == theirs.dtype.kind:
             return True
         self.wrong.append(f"{key}: expected {theirs} as {name} in the base, found {ours}")
         self._note_vocabulary(name, ours.shape)
         return False
+
+    def _trains_apart(self, name: str) -> bool:
+        """Whether the adapter trains in full what the base ties its output layer to, which then stays as it was."""
+        is_trained = ".".join(name.split(".")[-2:]) in _saved_weights(self.adapter)
+        is_kept_tied = self.adapter.is_set("ensure_weight_tying")
+        return is_trained and not is_kept_tied and is_tied_by_another_name(self.base, name)
 
     def _note_vocabulary(self, name: str, shape: tuple[int, ...]) -> None:
         """Take note of embeddings, or an output layer, of another number of tokens."""

@@ -15,11 +15,25 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.hf.key_mapping import output_name
 
-__all__ = ["EMBEDDINGS", "OUTPUT", "UntiedCheckpoint", "embeddings_of", "is_tied", "output_of", "untie_config"]
+__all__ = [
+    "EMBEDDINGS",
+    "OUTPUT",
+    "UntiedCheckpoint",
+    "embeddings_of",
+    "is_tied",
+    "is_tied_by_another_name",
+    "output_of",
+    "untie_config",
+]
 
 EMBEDDINGS, OUTPUT = "embed_tokens.weight", "lm_head.weight"
 """How the names of input embeddings and of the output layer end, which a model may tie to each other."""
 TIED = "tie_word_embeddings"
+_OTHER_EMBEDDINGS = (
+    *("wte.weight", "shared.weight", "word_embeddings.weight"),
+    *("embed_in.weight", "tok_embeddings.weight"),
+)
+_OUTPUTS = (OUTPUT, "embed_out.weight", "output.weight", "output_layer.weight", "ff_out.weight")
 
 
 def embeddings_of(names: Iterable[str]) -> str | None:
@@ -39,6 +53,15 @@ def is_tied(checkpoint: Checkpoint) -> bool:
     if embeddings_of(checkpoint.tensors) is None:
         return False
     return not any(name.endswith(OUTPUT) for name in checkpoint.tensors) or _says_tied(checkpoint.config)
+
+
+def is_tied_by_another_name(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor is input embeddings, not called `embed_tokens`, that the output layer is tied to.
+
+    How such a model is untied its class alone knows.
+    """
+    has_output = any(other.endswith(_OUTPUTS) for other in checkpoint.tensors)
+    return name.endswith(_OTHER_EMBEDDINGS) and not has_output and checkpoint.config.get(TIED) is not False
 
 
 def untie_config(config: dict[str, object]) -> bool:

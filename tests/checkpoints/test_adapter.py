@@ -254,6 +254,22 @@ def test_what_is_added_to_one_of_two_tied_tensors_is_added_to_both(tmp_path, whe
     )
 
 
+@pytest.mark.parametrize("name", ["transformer.wte", "model.shared"])
+def test_embeddings_that_only_the_model_s_class_unties_are_refused_where_they_are_trained_apart(tmp_path, name):
+    shapes = {f"{name}.weight": (8, 4), **UP}
+    base = tiny_checkpoint(tmp_path / "base", tensors=shapes)
+    whole = linear_factors(UP) | {f"{name}.weight": torch.ones(8, 4)}
+    saved = {"modules_to_save": [name.rpartition(".")[2]]}
+    apart = write_adapter(tmp_path / "apart", whole, base, **saved)
+    with pytest.raises(CheckpointError, match=rf"trained apart from the output layer that the base ties to {name}"):
+        AdaptedCheckpoint(apart, Checkpoint(base))
+    tied = write_adapter(tmp_path / "tied", whole, base, ensure_weight_tying=True, **saved)
+    copied = write_adapter(tmp_path / "copied", whole, base)
+    untied = tiny_checkpoint(tmp_path / "untied", tensors=shapes | {"lm_head.weight": (8, 4)})
+    for adapter, start in ((tied, base), (copied, base), (apart, untied)):
+        assert f"{name}.weight" in AdaptedCheckpoint(adapter, Checkpoint(start)).changes
+
+
 NAMES = {
     "an older transformers'": ("model.layers.0.up", "visual.blocks.0.qkv", "lm_head"),
     "a newer one's": ("model.language_model.layers.0.up", "model.visual.blocks.0.qkv", "lm_head"),
