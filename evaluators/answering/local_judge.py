@@ -21,7 +21,7 @@ from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError
-from soup.evaluation.engine import Engine, OnBatch, Prompt, build_engine, engine_arguments, identity_of
+from soup.evaluation.engine import OnBatch, Prompt, build_engine, engine_arguments, identity_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -78,14 +78,16 @@ class _LanguageModelEngine:
         release_memory()
 
 
-def _build_engine(settings: EvalSettings) -> Engine:
+def _build_engine(settings: EvalSettings) -> tuple[Any, dict[str, object]]:
+    """Build the judge's engine, and return it with its identity; an error of either names the judge's options."""
     try:
-        return build_engine(settings, "judge_engine_args")
+        is_plain = settings.engine == "transformers"
+        engine: Any = _LanguageModelEngine(settings) if is_plain else build_engine(settings, "judge_engine_args")
+        return engine, identity_of(engine.identity, settings.engine)
     except EvaluatorError as reason:
+        flag = option_name("judge_engine")
         arguments = option_name("judge_engine_args", "judge-engine-arg")
-        raise EvaluatorError(
-            f"{option_name('judge_engine')} {settings.engine}: {reason} Of a judge these are {arguments}."
-        ) from reason
+        raise EvaluatorError(f"{flag} {settings.engine}: {reason} For a judge say {flag} and {arguments}.") from reason
 
 
 @dataclass
@@ -125,16 +127,14 @@ class LocalJudge:
         )
         engine_arguments(engine_settings, "judge_engine_args")
         self._sees_pictures = settings.judge_engine != "transformers"
-        self._engine: Any = (
-            _build_engine(engine_settings) if self._sees_pictures else _LanguageModelEngine(engine_settings)
-        )
+        self._engine, facts = _build_engine(engine_settings)
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
         self.model, self.address, self.requests = directory.name, str(directory), settings.judge_requests
         self._facts = {
             "checkpoint": weights,
             "files": side_files_digest(directory),
-            **identity_of(self._engine.identity, settings.judge_engine),
+            **facts,
         }
         self._directory, self._weights, self._release, self._prompts = directory, weights, release, prompts
         self.logs = Path("logs")

@@ -86,15 +86,20 @@ def test_a_checkpoint_that_can_not_be_asked_is_told_before_any_question(model):
         VLMEval(EvalSettings(judge_model="no-such-directory"))
 
 
-def test_an_argument_that_the_judge_s_engine_does_not_take_is_told_by_the_judge_s_flag(model):
+def test_what_the_judge_s_engine_can_t_do_is_told_by_the_judge_s_flag(model, monkeypatch):
     wanted = EvalSettings(judge_model=str(model), judge_engine_args={"dtype": "float16"})
     with pytest.raises(EvaluatorError, match="`judge_engine_args` dtype: the engine transformers has no such argument"):
         LocalJudge(wanted, lambda: None)
     with pytest.raises(EvaluatorError, match="`judge_engine_args` requests: Input should be greater than 0"):
         LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={"requests": 0}), lambda: None)
-    words = r"^`judge_engine` serve: .* needs `engine_args` command=.* Of a judge these are `judge_engine_args`\.$"
+    words = (
+        r"^`judge_engine` serve: .* needs `engine_args` .* For a judge say `judge_engine` and `judge_engine_args`\.$"
+    )
     with pytest.raises(EvaluatorError, match=words):
         LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={}), lambda: None)
+    monkeypatch.setitem(ENGINES.registered, "absent", lambda settings: AbsentEngine([], None))
+    with pytest.raises(EvaluatorError, match=r"^`judge_engine` absent: `engine` absent needs more\. For a judge say"):
+        LocalJudge(replace(wanted, judge_engine="absent", judge_engine_args={}), lambda: None)
 
 
 class GradingEngine:
@@ -123,6 +128,11 @@ class GradingEngine:
 
     def close(self):
         self.notes.append("close")
+
+
+class AbsentEngine(GradingEngine):
+    def identity(self):
+        raise EvaluatorError("`engine` absent needs more.")
 
 
 @pytest.fixture
