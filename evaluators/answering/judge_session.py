@@ -15,6 +15,7 @@ from evaluators.answering.response_cache import ResponseCache, response_key
 from soup.errors import EvaluatorError
 from soup.evaluation.dealing import Dealer
 from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
 from soup.support.text import whole_characters
 
 __all__ = ["JudgeSession", "RepliesOfOthers", "open_judge"]
@@ -36,7 +37,13 @@ def open_judge(settings: EvalSettings, release: Callable[[], None], prompts: str
     model = settings.judge_model
     if model and not settings.judge_url and (Path(model) / "config.json").is_file():
         return LocalJudge(settings, release, prompts)
-    return EndpointJudge.from_settings(settings, prompts)
+    judge = EndpointJudge.from_settings(settings, prompts)
+    if settings.judge_engine != EvalSettings().judge_engine or settings.judge_engine_args:
+        raise EvaluatorError(
+            f"{option_name('judge_engine')}: runs a judge that is a checkpoint; {option_name('judge_model')} names "
+            f"its directory, and {option_name('judge_url')} none."
+        )
+    return judge
 
 
 class RepliesOfOthers:

@@ -161,7 +161,7 @@ class Asking:
     """
 
     def __init__(self, arena: Arena, locations: Sequence[str], config: EvalConfig) -> None:
-        self.arena, self._locations, self._config = arena, locations, config
+        self.arena, self._locations, self._config = arena, locations, config.without_judge()
         self._benchmark = Benchmark("answers", f"{Answers.__module__}:Answers", str(arena.path.absolute()))
 
     def check(self) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
-from soup.support.options import option
+from soup.support.options import option, options_of
 
-__all__ = ["EvalSettings"]
+__all__ = ["JUDGE_OPTIONS", "EvalSettings"]
+
+JUDGE_OPTIONS = ("judge_url", "judge_model", "judge_engine", "judge_engine_args")
+"""Who the judge is, and what runs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,3 +109,8 @@ class EvalSettings:
     )
     dealt: bool = False
     device: str | None = None
+
+    def without_judge(self) -> Self:
+        """Return the same settings without a judge, for what is answered here and judged elsewhere."""
+        defaults = {name: default for name, (default, _) in options_of(EvalSettings).items() if name in JUDGE_OPTIONS}
+        return replace(self, **defaults)

@@ -18,11 +18,11 @@ from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.harnesses import check, target_of, total, why_no_likelihood
 from soup.evaluation.run_directory import ERROR_LOG
-from soup.evaluation.settings import EvalSettings
+from soup.evaluation.settings import JUDGE_OPTIONS, EvalSettings
 from soup.merging.pool import Pool
 from soup.support.extras import missing_extra
 from soup.support.foreign_code import INTERRUPTIONS, Interruption, foreign_code
-from soup.support.options import option_name
+from soup.support.options import option_name, options_of
 from soup.support.plugins import EVALUATORS
 from soup.support.text import pluralize
 
@@ -136,7 +136,8 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
     if failures:
         raise EvaluatorError("\n".join(dict.fromkeys(failures)))
     _refuse_idle_engine(entries, settings)
-    _refuse_idle_judge(benchmarks, settings.judge_for)
+    _refuse_unevaluated(benchmarks, settings.judge_for)
+    _refuse_idle_judge(entries, settings)
     return BenchmarkSuite(tuple(entries), settings.timeout_seconds)
 
 
@@ -152,7 +153,23 @@ def _refuse_idle_engine(entries: Sequence[SuiteEntry], settings: EvalSettings) -
         raise EvaluatorError(f"{flag} {settings.engine}: no engine is asked for {names}. Leave it out.")
 
 
-def _refuse_idle_judge(benchmarks: Sequence[Benchmark], judge_for: Sequence[str]) -> None:
+def _refuse_idle_judge(entries: Sequence[SuiteEntry], settings: EvalSettings) -> None:
+    """Refuse a judge that grades nothing: the scores would be taken for its grades."""
+    options = {name: each for name, each in options_of(EvalSettings).items() if name in JUDGE_OPTIONS}
+    typed = [option_name(n, info.flag) for n, (default, info) in options.items() if getattr(settings, n) != default]
+    if entries and typed and not any(_has_judge(entry.identity) for entry in entries):
+        names = ", ".join(entry.benchmark.name for entry in entries)
+        raise EvaluatorError(
+            f"{', '.join(typed)}: no judge is asked for {names}. Leave it out, or name what is to "
+            f"use it: {option_name('judge_for')}."
+        )
+
+
+def _has_judge(facts: object) -> bool:
+    return isinstance(facts, Mapping) and ("judge" in facts or any(map(_has_judge, facts.values())))
+
+
+def _refuse_unevaluated(benchmarks: Sequence[Benchmark], judge_for: Sequence[str]) -> None:
     """Refuse a judge for benchmarks that are not evaluated: one that was meant would be scored without it."""
     names = {name for each in benchmarks for name in (each.name, *_targets(each.harness, each.target))}
     idle = [n for n in judge_for if not any(names & _targets(each.harness, n) for each in benchmarks)]

@@ -74,6 +74,35 @@ def test_an_address_that_the_engine_does_not_ask_is_refused(asked, monkeypatch):
         build_suite([Benchmark("toy", "toy", "toy")], settings)
 
 
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ({"judge_url": "http://127.0.0.1:1/v1", "judge_model": "a-judge"}, "`judge_url`, `judge_model`"),
+        ({"judge_engine": "vllm"}, "`judge_engine`"),
+        ({"judge_engine_args": {"requests": 2}}, "`judge_engine_args`"),
+    ],
+)
+def test_a_judge_that_would_grade_nothing_is_refused(typed, names):
+    settings, benchmark = EvalSettings(**typed), Benchmark("demo:colour", "demo", "colour")
+    with pytest.raises(EvaluatorError, match=f"^{names}: no judge is asked for demo:colour. Leave it out, or name"):
+        build_suite([benchmark], settings)
+    assert build_suite([benchmark], settings.without_judge()).entries
+
+
+@pytest.mark.parametrize("identity", [{"judge": {"model": "a"}}, {"voters": {"judge": {"model": "a"}}}])
+def test_a_judge_that_grades_one_of_the_benchmarks_is_taken(identity, monkeypatch):
+    class Harness:
+        def identity(self, benchmark):
+            return identity if benchmark.name == "graded" else {}
+
+    monkeypatch.setattr(EVALUATORS, "get", lambda name: lambda settings: Harness())
+    settings = EvalSettings(judge_url="http://127.0.0.1:1/v1", judge_model="a")
+    benchmarks = [Benchmark(name, "toy", name) for name in ("matched", "graded")]
+    assert build_suite(benchmarks, settings).entries
+    with pytest.raises(EvaluatorError, match="no judge is asked for matched"):
+        build_suite(benchmarks[:1], settings)
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])
 def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
     def alarm(number, frame):

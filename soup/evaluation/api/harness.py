@@ -66,7 +66,7 @@ class Evaluator(Protocol):
 
         It is a part of the journal's key, so that a remembered score can't be another data file's. It is asked for
         before any work starts, and is the place to say that data are not here.
-        Where an engine answers, its identity stands in it under `answering`.
+        Where an engine answers, its identity stands in it under `answering`; where a judge grades, under `judge`.
 
         Args:
             benchmark: What would be asked; its split's fraction is in the key already.

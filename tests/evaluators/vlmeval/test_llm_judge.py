@@ -109,6 +109,14 @@ def test_the_key_may_be_in_another_variable(data, settings, server, tmp_path, mo
     assert {headers["Authorization"] for _, headers in server.headers} == {"Bearer mine"}
 
 
+@pytest.mark.parametrize("engine", [{"judge_engine": "vllm"}, {"judge_engine_args": {"requests": 3}}])
+def test_an_engine_for_a_judge_that_is_no_checkpoint_is_refused(engine, settings):
+    with pytest.raises(EvaluatorError, match="`judge_engine`: runs a judge that is a checkpoint; `judge_model` names"):
+        VLMEval(replace(settings, **engine))
+    with pytest.raises(EvaluatorError, match="`judge_engine`: runs a judge that is a checkpoint"):
+        VLMEval(replace(settings, judge_url=None, judge_model=None, **engine))
+
+
 def test_what_needs_no_judge_is_not_brought_to_it(data, settings, server, tmp_path):
     assert VLMEval(settings).evaluate(scripted(tmp_path, right(data["mathvista"])), MATHVISTA).value == 75
     prompts = judged_prompts(server)
