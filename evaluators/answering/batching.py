@@ -19,14 +19,25 @@ from weakref import WeakKeyDictionary
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.support.options import option_name
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, pluralize
 
-__all__ = ["LARGEST_BATCH", "BatchSize", "Model", "ask", "is_out_of_memory", "prompt_size", "release_memory"]
+__all__ = [
+    "LARGEST_BATCH",
+    "BatchSize",
+    "Model",
+    "ask",
+    "is_out_of_memory",
+    "prompt_beginning",
+    "prompt_size",
+    "release_memory",
+]
 
 BatchSize = int | Literal["auto"]
 
 LARGEST_BATCH = 64
 """Where `auto` starts. It halves whenever memory runs out, and stays there for as long as the model lives."""
+
+EXCERPT_CHARACTERS = 80  # of a prompt, in an error
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
 """What CUDA and MPS, torch on the CPU, and cuBLAS say."""
@@ -97,6 +108,15 @@ def prompt_size(prompt: Prompt) -> tuple[int, int, int]:
     return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in prompt if part["type"] == "text")
 
 
+def prompt_beginning(prompt: Prompt) -> str:
+    """Return what tells a prompt from others, for an error: how its text begins, and its first image's file."""
+    text = " ".join(part["value"] for part in prompt if part["type"] == "text")
+    images = [part["value"] for part in prompt if part["type"] == "image"]
+    shown = f" with {images[0]}" if images else ""
+    others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    return f"{text[:EXCERPT_CHARACTERS]!r}{shown}{others}"
+
+
 @lru_cache(100_000)  # rotations of a question show the same image, and so does every candidate
 def _pixels(path: str) -> int:
     """Return the number of pixels, from the header alone; 0 for what Pillow does not know (the model's to judge)."""
@@ -146,11 +166,12 @@ def _replies(model: Model, prompts: list[Prompt]) -> list[str]:
     except Exception as cause:
         kind = _OutOfMemoryError if is_out_of_memory(cause) else EvaluatorError
         tail = "".join(traceback.format_exception(cause)[-4:])
-        raise kind(f"{name}.answer failed on a batch of {len(prompts)} prompts:\n{tail}") from cause
+        batch = f"{pluralize(len(prompts), 'prompt')}, the first {prompt_beginning(prompts[0])}"
+        raise kind(f"{name}.answer failed on a batch of {batch}:\n{tail}") from cause
     if not isinstance(replies, list | tuple):
         raise EvaluatorError(f"{name}.answer: expected a list of str, found {type(replies).__name__}.")
     if len(replies) != len(prompts):
-        raise EvaluatorError(f"{name}.answer: expected {len(prompts)} answers, found {len(replies)}.")
+        raise EvaluatorError(f"{name}.answer: expected {pluralize(len(prompts), 'answer')}, found {len(replies)}.")
     strange = [f"answer {index}: {reply!r:.80}" for index, reply in enumerate(replies) if not isinstance(reply, str)]
     if strange:
         raise EvaluatorError(f"{name}.answer: expected a list of str, found:\n{bullet_list(strange)}")

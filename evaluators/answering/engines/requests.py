@@ -8,13 +8,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from evaluators.answering.batching import prompt_beginning
 from evaluators.answering.endpoint import ChatEndpoint, map_at_once
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import OnBatch, Prompt
 
 __all__ = ["ask_endpoint", "chat_body", "chat_part"]
-
-EXCERPT_CHARACTERS = 80  # of a prompt, in an error
 
 
 def ask_endpoint(
@@ -45,24 +44,14 @@ def ask_endpoint(
         try:
             text = endpoint.complete(chat_body(model, prompt, max_new_tokens), stopped)
         except EvaluatorError as reason:
-            beginning = _beginning(prompt)
             raise EvaluatorError(
-                f"{model} at {endpoint.address} gave no answer: {reason}; asked was {beginning}"
+                f"{model} at {endpoint.address} gave no answer: {reason}; asked was {prompt_beginning(prompt)}"
             ) from None
         with turn:
             on_batch([prompt], [text])
         return text
 
     return map_at_once(answer, prompts, requests, stopped)
-
-
-def _beginning(prompt: Prompt) -> str:
-    """Return what tells a prompt from others: how its text begins, and its first image's file."""
-    text = " ".join(part["value"] for part in prompt if part["type"] == "text")
-    images = [part["value"] for part in prompt if part["type"] == "image"]
-    shown = f" with {images[0]}" if images else ""
-    others = f" and {len(images) - 1} more" if len(images) > 1 else ""
-    return f"{text[:EXCERPT_CHARACTERS]!r}{shown}{others}"
 
 
 def chat_body(model: str, prompt: Prompt, max_new_tokens: int) -> Mapping[str, object]:

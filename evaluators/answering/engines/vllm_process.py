@@ -15,8 +15,10 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
+from evaluators.answering.batching import prompt_beginning
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.engine import Prompt
+from soup.support.text import pluralize
 
 __all__ = ["ENVIRONMENT", "main"]
 
@@ -82,14 +84,34 @@ class _Server:
                 part = list(islice(waiting, ENQUEUED_AT_ONCE))
                 more = bool(part)
                 if more:
-                    messages = [_messages(prompt) for _, prompt in part]
-                    names = self._llm.enqueue_chat(messages, greedy, use_tqdm=False)
+                    names = self._enqueue([prompt for _, prompt in part], greedy)
                     indices.update(zip(map(_number, names), (index for index, _ in part), strict=True))
             done = [output for output in engine.step() if output.finished]
             if done:
                 self._send(("answers", [_answer(indices.pop(_number(output.request_id)), output) for output in done]))
         if indices:
-            raise EvaluatorError(f"vLLM gave no answer to {len(indices)} prompts")
+            left = [prompts[index] for index in indices.values()]
+            raise EvaluatorError(
+                f"vLLM gave no answer to {pluralize(len(left), 'prompt')}, the first {prompt_beginning(left[0])}"
+            )
+
+    def _enqueue(self, prompts: Sequence[Prompt], sampling: Any) -> list[str]:
+        """Hand prompts over, and return the names of their requests.
+
+        Raises:
+            EvaluatorError: vLLM takes one of them not, for its length or a picture; says which, for vLLM does not.
+        """
+        try:
+            names: list[str] = self._llm.enqueue_chat(list(map(_messages, prompts)), sampling, use_tqdm=False)
+        except Exception as error:
+            traceback.print_exc()
+            if len(prompts) > 1:
+                for prompt in prompts:  # the one that it is stops here
+                    self._enqueue([prompt], sampling)
+                raise
+            reason = "".join(traceback.format_exception_only(error)).strip()
+            raise EvaluatorError(f"{reason}; asked was {prompt_beginning(prompts[0])}") from error
+        return names
 
     def losses(self, tasks: Sequence[tuple[Prompt, str]]) -> None:
         """Send the mean loss of each answer and its tokens, or why there is none."""
@@ -116,7 +138,7 @@ class _Server:
                     index, count = requested.pop(_number(output.request_id))
                     self._send(("answers", [(index, str(count), _loss(output, count))]))
         if requested:
-            raise EvaluatorError(f"vLLM gave no log probabilities of {len(requested)} answers")
+            raise EvaluatorError(f"vLLM gave no log probabilities of {pluralize(len(requested), 'answer')}")
 
 
 def _loss(output: Any, count: int) -> float:

@@ -111,7 +111,7 @@ def test_a_missing_answer_is_an_error_and_never_a_zero(data, settings, tmp_path)
         "TooFew": "expected 7 answers, found 6",
         "Nothing": "answer 0: None",
         "OneText": "expected a list of str, found str",
-        "Broken": "the model is on fire",
+        "Broken": r"(?s)batch of 7 prompts, the first '.* with .*\.(png|jpg):\n.*the model is on fire",
     }.items():
         broken = EvalSettings(model=settings.model.replace("Scripted", kind), batch_size=7)
         with pytest.raises(EvaluatorError, match=words):

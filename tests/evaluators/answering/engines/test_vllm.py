@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evaluators.answering.engines import vllm_process
 from evaluators.answering.engines.vllm import VLLM
 from evaluators.answering.engines.vllm_layout import main_dtype, refuse_incomplete, refuse_other_layout
 from soup.checkpoints.reader import Checkpoint
@@ -29,6 +32,66 @@ def test_arguments_that_can_not_be_are_told():
         VLLM(EvalSettings(), check_swap="sometimes")
     with pytest.raises(EvaluatorError, match="options: expected names and values"):
         VLLM(EvalSettings(), options="max_model_len")
+
+
+class Limited:
+    """vLLM's LLM, as far as it is needed to refuse long prompts; answers of others come at once."""
+
+    def __init__(self, answers=lambda text: text):
+        self.answers, self.waiting, self.count, self.llm_engine = answers, [], 0, self
+
+    def get_default_sampling_params(self):
+        return SimpleNamespace(repetition_penalty=1.0)
+
+    def enqueue_chat(self, messages, sampling, use_tqdm):
+        texts = [message[0]["content"][0]["text"] for message in messages]
+        if any(len(text) > 200 for text in texts):
+            raise ValueError("The decoder prompt is longer than the maximum model length")
+        names = [str(self.count + position) for position in range(len(texts))]
+        self.count += len(texts)
+        self.waiting += [pair for pair in zip(names, map(self.answers, texts), strict=True) if pair[1] is not None]
+        return names
+
+    def has_unfinished_requests(self):
+        return bool(self.waiting)
+
+    def get_num_unfinished_requests(self):
+        return len(self.waiting)
+
+    def step(self):
+        (name, text), *self.waiting = self.waiting
+        best = SimpleNamespace(text=text, cumulative_logprob=None)
+        return [SimpleNamespace(request_id=name, finished=True, outputs=[best])]
+
+
+@pytest.fixture
+def ask_limited(monkeypatch):
+    """Asks vLLM's process for answers to texts, and returns what it sends."""
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=lambda **_: None))
+
+    def ask(llm, texts):
+        sent = []
+        server = vllm_process._Server(sent.append)
+        server._llm = llm
+        server.answer([[{"type": "text", "value": text}] for text in texts], 8, log_probabilities=False)
+        return sent
+
+    return ask
+
+
+def test_a_prompt_that_vllm_does_not_take_is_told_among_all(ask_limited):
+    texts = [f"What is {number}?" for number in range(100)]
+    sent = ask_limited(Limited(), texts)
+    assert {index: text for _, replies in sent for index, text, _ in replies} == dict(enumerate(texts))
+    words = r"^ValueError: The decoder prompt is longer than the maximum model length; asked was 'What is 70\? \? "
+    with pytest.raises(EvaluatorError, match=words):
+        ask_limited(Limited(), [*texts[:70], "What is 70? " + "? " * 100, *texts[71:]])
+
+
+def test_prompts_that_vllm_loses_are_told_by_the_first_of_them(ask_limited):
+    words = r"^vLLM gave no answer to 2 prompts, the first 'What is 8\?'$"
+    with pytest.raises(EvaluatorError, match=words):
+        ask_limited(Limited(lambda text: None if "8" in text else text), [f"What is {number}?" for number in range(20)])
 
 
 def test_a_candidate_with_other_tensors_is_refused_with_all_that_differs():
