@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -37,6 +39,11 @@ SECTIONS = {
     "Evaluate and publish": ["eval", "sweep", "arena", "report", "push"],
     "Make a pool": ["data", "finetune", "select", "study", "assemble", "convert-points"],
 }
+
+STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+"""Signals that end a command, and the word that says so."""
+if hasattr(signal, "SIGHUP"):  # when a terminal is closed, or its line breaks; Windows has none
+    STOPS[signal.SIGHUP] = "hung up"
 
 
 @cloup.group(
@@ -83,11 +90,12 @@ def main() -> None:
         error.show()
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort) as error:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)  # all is cleaned up: nothing is left to be stopped
-        terminated = isinstance(error.__cause__ or error, _TerminatedError)  # click wraps what it meets
-        click.echo("terminated" if terminated else "interrupted", err=True)
-        sys.exit(143 if terminated else 130)
+        stop = error.__cause__ or error  # click wraps what it meets
+        number = stop.number if isinstance(stop, _StopError) else signal.SIGINT
+        click.echo(STOPS[number], err=True)
+        sys.exit(128 + number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no trace at exit
         sys.exit(1)
@@ -104,16 +112,19 @@ def main() -> None:
         sys.exit(1)
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM came. It unwinds like Ctrl-C, so that nothing half-written stays; a SystemExit is a harness's failure."""
+class _StopError(KeyboardInterrupt):
+    """A signal came. It unwinds like Ctrl-C, so that nothing half-written stays; a SystemExit is a harness's failure.
 
+    A plain KeyboardInterrupt that passes through `exec` has Python end by the signal in the end.
+    """
 
-class _InterruptedError(KeyboardInterrupt):
-    """SIGINT came. A plain KeyboardInterrupt that passes through `exec` has Python end by the signal in the end."""
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
 
 
 class _Stop:
-    """Raises at the first SIGTERM or SIGINT, and lets those pass that come while what the first began is under way.
+    """Raises at the first signal of `STOPS`, and lets those pass that come while what the first began is under way.
 
     `timeout` sends two, an impatient user presses Ctrl-C again: neither may cut the clean-up short. After
     `CLEAN_UP_SECONDS` a signal counts again, for some library may have swallowed the first. The C code of `CLEARING`
@@ -129,11 +140,11 @@ class _Stop:
 
     @classmethod
     def install(cls) -> None:
-        """Take both signals; SIGINT only where it is not ignored, as under nohup."""
+        """Take SIGTERM, and the others where they are not ignored, as under nohup."""
         stop = cls()
-        signal.signal(signal.SIGTERM, stop)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, stop)
+        for number in STOPS:
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, stop)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -145,7 +156,8 @@ class _Stop:
             again.start()
             return
         self._deaf_until = now + self.CLEAN_UP_SECONDS
-        raise _TerminatedError if number == signal.SIGTERM else _InterruptedError
+        _leave_lost_terminal()
+        raise _StopError(number)
 
     def _is_importing(self, frame: FrameType | None) -> bool:
         """Whether a module of `CLEARING` is being imported."""
@@ -154,6 +166,14 @@ class _Stop:
                 return True
             frame = frame.f_back
         return False
+
+
+def _leave_lost_terminal() -> None:
+    """Write no more to a terminal that is gone: each further line would be an error, and hide the signal."""
+    for number in (1, 2):
+        with suppress(OSError):  # it is closed
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 if __name__ == "__main__":

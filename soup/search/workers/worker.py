@@ -158,7 +158,8 @@ def _write_files(files: Mapping[str, bytes]) -> None:
 
 def main() -> None:
     """Become workers, each of which serves the jobs that come over its connection until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
+    for number in (signal.SIGINT, signal.SIGHUP):  # both go to a terminal's whole group; the parent ends us in order
+        signal.signal(number, signal.SIG_IGN)
     connection = fork_workers(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].split(",") if sys.argv[2] else ())
     # Elsewhere than on Linux a fork may not use the system's libraries; here what was imported may have asked for GPUs.
     if sys.platform != "linux" or ("torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork()):
