@@ -9,8 +9,10 @@ import atexit
 import os
 import shlex
 import socket
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
@@ -22,6 +24,7 @@ from soup.evaluation.api import Candidate
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
+from soup.support.file_lock import FileLock
 from soup.support.options import option_name
 from soup.support.text import pluralize, without_secrets
 
@@ -75,6 +78,7 @@ class Serve:
         self._requests, self.max_new_tokens = requests, max_new_tokens
         self._start_seconds, self._timeout_seconds = start_seconds, timeout_seconds
         self._server: ChildProcess | None = None
+        self._port_lock: FileLock | None = None
         self._endpoint: ChatEndpoint | None = None
         self._served = ""
 
@@ -89,18 +93,19 @@ class Serve:
 
     def open(self, candidate: Candidate) -> None:
         """Start a server on the candidate's directory, and wait until it answers."""
-        directory, port = candidate.directory(), _free_port()
+        directory = candidate.directory()
+        port, self._port_lock = _reserved_port()
         values = {"{checkpoint}": str(directory), "{port}": str(port)}
         words = [_filled(word, values) for word in self._words]
         log = candidate.logs / f"serve-{os.getpid()}.log"
         self._endpoint = ChatEndpoint(f"http://127.0.0.1:{port}/v1", "", "port", self._timeout_seconds)
         self._served = self._model or str(directory)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as log_file:
-            log_file.write(f"$ {without_secrets(shlex.join(words))}\n")
-        self._server = ChildProcess(words, log)
         atexit.register(self.close)
         try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as log_file:
+                log_file.write(f"$ {without_secrets(shlex.join(words))}\n")
+            self._server = ChildProcess(words, log)
             self._wait(self._server, self._endpoint)
         except BaseException:
             self.close()
@@ -136,7 +141,10 @@ class Serve:
         if self._server is not None:
             self._server.stop()
             self._server = None
-            atexit.unregister(self.close)
+        if self._port_lock is not None:
+            self._port_lock.release()
+            self._port_lock = None
+        atexit.unregister(self.close)
 
     def _wait(self, server: ChildProcess, endpoint: ChatEndpoint) -> None:
         until = time.monotonic() + self._start_seconds
@@ -160,6 +168,19 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         word = word.replace(name, value)
     return word
+
+
+def _reserved_port() -> tuple[int, FileLock]:
+    """Return a port that nobody listens on, and the lock that keeps other runs of soup from it.
+
+    A server may load for minutes before it listens, and then the port is free for others: the one that comes second
+    would end, or its run would ask the first one's server.
+    """
+    while True:
+        port = _free_port()
+        with suppress(PermissionError):  # another user's
+            if lock := FileLock.take(Path(tempfile.gettempdir(), f"soup-port-{port}.lock"), temporary=True):
+                return port, lock
 
 
 def _free_port() -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -165,6 +166,23 @@ def test_a_key_in_its_command_is_in_no_identity_and_no_log(tmp_path):
     assert key not in log_of(soup)
     told = [text.partition(":")[0] for text in secret_remarks([], chosen)]
     assert told == ["`engine_args` command", "`engine_args` version"]
+
+
+def test_runs_that_start_servers_at_once_never_get_one_port(tmp_path, monkeypatch):
+    first, second = serve._free_port(), serve._free_port()
+    ports = iter([first, first, second, first])
+    monkeypatch.setattr(serve, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    one, other = (EngineSession(settings(requests=number)) for number in (1, 2))
+    one.hold(candidate(tmp_path, "a"))
+    other.hold(candidate(tmp_path, "b"))
+    assert [session.engine._endpoint.host for session in (one, other)] == [f"127.0.0.1:{p}" for p in (first, second)]
+    one.close()
+    one.hold(candidate(tmp_path, "a"))  # it was given back
+    assert one.engine._endpoint.host == f"127.0.0.1:{first}"
+    for session in (one, other):
+        session.close()
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_what_is_missing_in_the_command_is_told():
