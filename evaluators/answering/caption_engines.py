@@ -75,9 +75,9 @@ class LocalWriter:
         """Look for what would stop it, without its weights.
 
         Raises:
-            EvaluatorError: no processor or tokenizer, or no template.
+            EvaluatorError: no processor or tokenizer, no template, or another kind of model.
         """
-        self._kind.prompter(self._directory, trust_remote_code=self._settings.trust_remote_code)
+        self._kind.check(self._directory, trust_remote_code=self._settings.trust_remote_code)
 
     def answer(self, prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
         """Answer prompts in batches that fit."""

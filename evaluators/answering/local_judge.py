@@ -5,6 +5,7 @@ It is loaded when the first answer is to be graded. What several threads ask at 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
 __all__ = ["LocalJudge"]
+
+logger = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.01
 """How long the first of several threads waits for what the others ask."""
@@ -90,7 +93,7 @@ def _build_engine(settings: EvalSettings) -> tuple[Any, dict[str, object]]:
         raise EvaluatorError(f"{flag} {settings.engine}: {reason} For a judge say {flag} and {arguments}.") from reason
 
 
-@dataclass
+@dataclass(eq=False)
 class _Question:
     prompt: Prompt
     max_tokens: int
@@ -113,12 +116,14 @@ class LocalJudge:
 
     def __init__(self, settings: EvalSettings, release: Callable[[], None], prompts: str = VLMEVALKIT) -> None:
         directory = Path(str(settings.judge_model))
-        TextPrompter(directory, trust_remote_code=settings.trust_remote_code)
+        self._sees_pictures = settings.judge_engine != "transformers"
+        check = TextPrompter if self._sees_pictures else LanguageModel.check
         try:
+            check(directory, trust_remote_code=settings.trust_remote_code)
             with Checkpoint(directory) as checkpoint:
                 weights = digest_checkpoint(checkpoint).content
-        except CheckpointError as reason:
-            raise EvaluatorError(f"{option_name('judge_model')} {directory}: {reason}") from reason
+        except (CheckpointError, EvaluatorError) as reason:
+            raise EvaluatorError(f"{option_name('judge_model')}: {reason}") from reason
         engine_settings = EvalSettings(
             engine=settings.judge_engine,
             engine_args=settings.judge_engine_args,
@@ -126,7 +131,6 @@ class LocalJudge:
             batch_size=settings.batch_size,
         )
         engine_arguments(engine_settings, "judge_engine_args")
-        self._sees_pictures = settings.judge_engine != "transformers"
         self._engine, facts = _build_engine(engine_settings)
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
@@ -174,11 +178,9 @@ class LocalJudge:
         with self._adding:
             self._waiting.append(question)
         with self._answering:
-            if question.reply is None:
+            if question in self._waiting:  # or it was in another thread's batch, which failed if there is no reply
                 time.sleep(GATHER_SECONDS)
-                with self._adding:
-                    batch, self._waiting = self._waiting, []
-                self._answer(batch)
+                self._answer_waiting(stopped)
         if question.reply is None:
             raise EvaluatorError("the judge failed while it answered other questions, too")
         return question.reply
@@ -189,11 +191,46 @@ class LocalJudge:
     def make_room(self) -> None:
         """Close the judge before a candidate is put in, where both do not fit."""
         if self._is_open and not self.shares_memory:
-            self._engine.close()
-            self._is_open = False
+            self._close()
+
+    def _answer_waiting(self, stopped: threading.Event | None) -> None:
+        """Reply to all that waits; where that fails, or has failed elsewhere, nothing waits any more."""
+        with self._adding:
+            batch, self._waiting = self._waiting, []
+        if stopped is not None and stopped.is_set():
+            return
+        try:
+            self._answer(batch)
+        except BaseException as cause:
+            with self._adding:
+                self._waiting = []
+            if isinstance(cause, Exception) and not isinstance(cause, EvaluatorError):  # an engine's library's own
+                raise EvaluatorError(f"{type(cause).__name__}: {cause}") from cause
+            raise
 
     def _answer(self, batch: list[_Question]) -> None:
-        self._open()
+        """Reply to questions; where that fails beside the candidates' engine, once more without it."""
+        if not self._has_answered(batch):
+            self._release()
+            self.shares_memory = False
+            self._has_answered(batch)  # or it raises
+
+    def _has_answered(self, batch: list[_Question]) -> bool:
+        """Reply to questions; False, with nothing held on to, where memory may not have sufficed for both engines."""
+        try:
+            self._reply(batch)
+        except Exception as reason:  # engines say in many ways that it does not
+            self._close()
+            if not self.shares_memory:
+                raise
+            logger.warning("The judge failed, and is opened anew without the candidates' engine beside it. %s", reason)
+            return False
+        return True
+
+    def _reply(self, batch: list[_Question]) -> None:
+        if not self._is_open:
+            self._engine.open(_JudgeCheckpoint(self._directory, self._weights, self.logs))
+            self._is_open = True
         for length in sorted({question.max_tokens for question in batch}):
             part = [question for question in batch if question.max_tokens == length]
             self._engine.max_new_tokens = length
@@ -201,15 +238,6 @@ class LocalJudge:
             for question, reply in zip(part, self._engine.answer(prompts, lambda *_: None), strict=True):
                 question.reply = reply
 
-    def _open(self) -> None:
-        if self._is_open:
-            return
-        checkpoint = _JudgeCheckpoint(self._directory, self._weights, self.logs)
-        try:
-            self._engine.open(checkpoint)
-        except Exception:  # engines say in many ways that memory does not suffice
-            self._engine.close()
-            self._release()
-            self.shares_memory = False
-            self._engine.open(checkpoint)
-        self._is_open = True
+    def _close(self) -> None:
+        self._engine.close()
+        self._is_open = False

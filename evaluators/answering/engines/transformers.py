@@ -107,6 +107,15 @@ class TransformersModel:
         self._hold(module.to(device or torch_device()).eval(), prompter, max_new_tokens)
 
     @classmethod
+    def check(cls, directory: Path, *, trust_remote_code: bool) -> None:
+        """Look for what would stop it, without its weights.
+
+        Raises:
+            EvaluatorError: no processor or tokenizer, or no prompt.
+        """
+        cls.prompter(directory, trust_remote_code=trust_remote_code)
+
+    @classmethod
     def around(cls, module: Any, processor: Any) -> TransformersModel:
         """Return one for a model that is loaded already; its settings of generation become those of judging."""
         model = cls.__new__(cls)
@@ -180,6 +189,21 @@ class LanguageModel(TransformersModel):
 
     auto_class = "AutoModelForCausalLM"
     prompter = TextPrompter
+
+    @classmethod
+    def check(cls, directory: Path, *, trust_remote_code: bool) -> None:
+        """Look for what would stop it, without its weights: another kind of model, too."""
+        super().check(directory, trust_remote_code=trust_remote_code)
+        transformers = _transformers()
+        config = transformers.AutoConfig.from_pretrained(
+            directory, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        is_own = cls.auto_class in (getattr(config, "auto_map", None) or {})
+        if not is_own and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise EvaluatorError(
+                f"{directory}: expected a language model, found the model_type {config.model_type}, which "
+                f"transformers' {cls.auto_class} does not load."
+            )
 
 
 def _transformers() -> Any:

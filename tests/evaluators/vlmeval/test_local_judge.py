@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from dataclasses import replace
@@ -20,9 +21,10 @@ from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import ENGINES
 from tests.helpers.scripted_models import SCRIPTED, grade, scripted
 from tests.helpers.toy_test_sets import mmvet_rows, write_tsv
-from tests.helpers.vlm_families import TEXT, character_tokenizer
+from tests.helpers.vlm_families import TEXT, character_tokenizer, save_family
 
 MMVET = Benchmark("mmvet", "vlmeval", "mmvet")
+SERVED = {"command": "serve {checkpoint} {port}"}
 TEMPLATE = (
     "{% for message in messages %}Q: {{ message['content'] }}{% endfor %}{% if add_generation_prompt %}\nA: {% endif %}"
 )
@@ -86,6 +88,14 @@ def test_a_checkpoint_that_can_not_be_asked_is_told_before_any_question(model):
         VLMEval(EvalSettings(judge_model="no-such-directory"))
 
 
+def test_a_checkpoint_that_is_no_language_model_is_told_before_any_question(tmp_path):
+    save_family("internvl", tmp_path / "vlm", 0)
+    words = r"^`judge_model`: .*vlm: expected a language model, found the model_type internvl, which transformers' Auto"
+    with pytest.raises(EvaluatorError, match=words):
+        LocalJudge(settings(tmp_path / "vlm"), lambda: None)
+    LocalJudge(replace(settings(tmp_path / "vlm"), judge_engine="serve", judge_engine_args=SERVED), lambda: None)
+
+
 def test_what_the_judge_s_engine_can_t_do_is_told_by_the_judge_s_flag(model, monkeypatch):
     wanted = EvalSettings(judge_model=str(model), judge_engine_args={"dtype": "float16"})
     with pytest.raises(EvaluatorError, match="`judge_engine_args` dtype: the engine transformers has no such argument"):
@@ -107,8 +117,8 @@ class GradingEngine:
 
     max_new_tokens = 2048
 
-    def __init__(self, notes, fits):
-        self.notes, self.fits = notes, fits
+    def __init__(self, notes, fits, fits_at_work=lambda: True):
+        self.notes, self.fits, self.fits_at_work = notes, fits, fits_at_work
 
     def identity(self):
         return {"engine": "grading"}
@@ -123,6 +133,8 @@ class GradingEngine:
             raise MemoryError("out of memory")
 
     def answer(self, prompts, on_batch):
+        if not self.fits_at_work():
+            raise RuntimeError("CUDA out of memory")
         self.notes.append(f"answer {len(prompts)} of {self.max_new_tokens}")
         return [grade(prompt[0]["value"], temperature=0.5) for prompt in prompts]
 
@@ -142,7 +154,11 @@ def scene(model, tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     (tmp_path / "model.py").write_text(SCRIPTED)
     notes, room = [], [True]
-    monkeypatch.setitem(ENGINES.registered, "grading", lambda settings: GradingEngine(notes, lambda: room[0]))
+
+    def engine(settings):
+        return GradingEngine(notes, lambda: room[0], lambda: room[-1])
+
+    monkeypatch.setitem(ENGINES.registered, "grading", engine)
     scripted_model = f"{tmp_path / 'model.py'}:Scripted"
     harness = VLMEval(EvalSettings(model=scripted_model, judge_model=str(model), judge_engine="grading"))
     return harness, notes, room
@@ -175,19 +191,38 @@ def test_the_replies_of_an_earlier_run_serve_too(scene, tmp_path):
     assert len(notes) == asked
 
 
-def test_where_both_do_not_fit_the_candidate_s_engine_makes_room_and_gets_it_back(scene, tmp_path, monkeypatch):
+@pytest.mark.parametrize("when", ["opened", "asked"])
+def test_where_both_do_not_fit_the_candidate_s_engine_makes_room_and_gets_it_back(
+    when, scene, tmp_path, monkeypatch, caplog
+):
     harness, notes, room = scene
     close = harness._engine.close
 
     def closing():
         notes.append("candidate closed")
-        room[0] = True
+        room[:] = [True]
         close()
 
     monkeypatch.setattr(harness._judge, "_release", closing)
-    room[0] = False
+    room[:] = [False] if when == "opened" else [True, False]
     harness.evaluate(candidate(tmp_path, "a"), MMVET)
     assert notes[:4] == ["open", "close", "candidate closed", "open"]
+    assert "out of memory" in caplog.text
     before = len(notes)
     harness.evaluate(candidate(tmp_path, "b", " No."), MMVET)
     assert notes[before : before + 2] == ["close", "open"]  # the judge went before the candidate came
+
+
+def test_a_judge_that_fails_without_it_too_is_told_and_the_rerun_asks_only_for_the_rest(scene, tmp_path):
+    harness, notes, _ = scene
+    soup = candidate(tmp_path, "a")
+    harness._judge._engine.fits_at_work = lambda: len(notes) < 4
+    words = (
+        r"mmvet: the judge a-judge at .* stopped answering after \d+ replies: RuntimeError: CUDA out of memory\n.* kept"
+    )
+    with pytest.raises(EvaluatorError, match=words):
+        harness.evaluate(soup, MMVET)
+    assert [note for note in notes if "answer" not in note] == ["open", "close", "open", "close"]
+    VLMEval(harness.settings).evaluate(soup, MMVET)
+    replies = [json.loads(line) for line in (soup.kept / "mmvet.jsonl").read_text().splitlines()]
+    assert sum(int(note.split()[1]) for note in notes if "answer" in note) == len(replies) - 24  # and 24 answers
