@@ -32,7 +32,7 @@ WORK = HERE / "work"
 SOUP = """
 import json, resource, sys, time
 began = time.perf_counter()
-from soup.merging.merge import merge
+from soup.search.merge import merge
 from soup.merging.recipe import CheckpointSource, Recipe
 ready = time.perf_counter()
 sources = [CheckpointSource(name=f"m{i}", path=path) for i, path in enumerate(sys.argv[2:])]

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from soup.evaluation.journal import Journal
     from soup.evaluation.objective import Objective
     from soup.evaluation.progress import Progress
-    from soup.merging.merge import merge
     from soup.merging.methods import method
     from soup.merging.options import MergeOptions, WriteOptions
     from soup.merging.pool import Pool
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from soup.report.pool_check import check
     from soup.report.sweep import sweep
     from soup.search.evaluate import evaluate
+    from soup.search.merge import merge
     from soup.search.run import cook
     from soup.search.strategies import average, greedy, maximum, strategy
     from soup.support.plugins import evaluator
@@ -70,7 +70,7 @@ _MODULES = {
     "evaluator": "soup.support.plugins",
     "greedy": "soup.search.strategies",
     "maximum": "soup.search.strategies",
-    "merge": "soup.merging.merge",
+    "merge": "soup.search.merge",
     "method": "soup.merging.methods",
     "strategy": "soup.search.strategies",
     "sweep": "soup.report.sweep",

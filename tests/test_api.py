@@ -12,7 +12,7 @@ import pytest
 
 import soup
 from soup.errors import EvaluatorError, PoolError, RecipeError, SoupError
-from soup.merging import merge as merge_module
+from soup.merging import plan as plan_module
 from soup.search import preparation
 from soup.search import run as run_module
 from tests.helpers.toy_pools import calls, make_judge, make_pool
@@ -41,6 +41,39 @@ def test_a_public_function_has_at_most_twelve_parameters_and_says_what_each_is(f
     assert len(names) <= 12
     args = inspect.getdoc(function).partition("Args:")[2].partition("Raises:")[0]
     assert [name for name in names if f"    {name}:" not in args] == []
+
+
+def test_one_word_means_one_thing_in_all_public_functions():
+    functions = [soup.cook, soup.merge, soup.evaluate, soup.check, soup.sweep]
+    types = {}
+    for function in functions:
+        for name, parameter in inspect.signature(function).parameters.items():
+            types.setdefault(name, set()).add(parameter.annotation)
+    shared = ("eval", "base", "exclude", "run_dir", "merge", "write", "progress")
+    assert {
+        name: types[name] for name in shared if len({text.removesuffix(" | None") for text in types[name]}) > 1
+    } == {}
+    by_type = {}
+    for name, annotations in types.items():
+        for text in annotations:
+            by_type.setdefault(text, set()).add(name)
+    assert by_type["MergeOptions | None"] == {"merge"}
+    assert by_type["WriteOptions | None"] == {"write"}
+    assert by_type["Progress | None"] == {"progress"}
+    assert not any("Callable" in text for text in by_type), "who hears of a run hears it by `progress`"
+
+
+def test_a_merge_tells_its_progress_what_speaks_against_it_and_how_far_it_is(here):
+    soup.cook("average", "ckpts", out="out", merge=soup.MergeOptions(drop=["nothing.*"]))
+    heard, phases, read = [], [], []
+
+    def on_phase(*phase):
+        phases.append(phase)
+
+    progress = soup.Progress(on_warning=heard.append, on_phase=on_phase, on_bytes=read.append)
+    soup.merge("out/recipe.yaml", "again", progress=progress)
+    assert heard == ["`drop` nothing.*: no tensor has such a name"]
+    assert phases == [("merging", sum(read))]
 
 
 def test_a_pool_opens_by_its_name(here):
@@ -79,6 +112,7 @@ def test_a_pool_opens_by_its_name(here):
         (lambda: soup.WriteOptions(max_shard_bytes="5GB"), r"max_shard_bytes: expected int or None, found '5GB'"),
         (lambda: soup.merge(3, "out"), r"recipe: expected Recipe or Path or str, found 3"),
         (lambda: soup.merge("r.yaml", "out", write=1), r"write: expected WriteOptions or None, found 1"),
+        (lambda: soup.merge("r.yaml", "out", merge=1), r"merge: expected MergeOptions or None, found 1"),
         (lambda: soup.check(None), r"pool: expected str or Path or Sequence, found None"),
         (lambda: soup.Pool(3), r"pool: expected str or Path or Sequence, found 3"),
     ],
@@ -96,7 +130,7 @@ def test_errors_speak_of_python_s_arguments(here):
         soup.cook("average", "ckpts", out="ckpts/out")
     soup.cook("average", "ckpts", out="out")
     with pytest.raises(RecipeError, match="`dtype`: is the recipe's to say"):
-        soup.merge("out/recipe.yaml", "again", options=soup.MergeOptions(dtype="float16"))
+        soup.merge("out/recipe.yaml", "again", merge=soup.MergeOptions(dtype="float16"))
 
 
 def closeness(checkpoint):
@@ -133,7 +167,7 @@ def test_a_soup_that_is_written_is_planned_once(here, monkeypatch):
 
     def plan_merge(recipe, *others):
         plans.append(recipe.names)
-        return merge_module.plan_merge(recipe, *others)
+        return plan_module.plan_merge(recipe, *others)
 
     for module in (preparation, run_module):
         monkeypatch.setattr(module, "plan_merge", plan_merge)

@@ -46,32 +46,17 @@ def merge(values: Values) -> None:
 
     The digests of its ingredients are verified.
     """
-    from soup.checkpoints.destination import refuse_destination
     from soup.cli.console import open_board, print_json, print_line, show_plan
-    from soup.merging.merge import open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
-    from soup.merging.plan import plan_merge
-    from soup.merging.recipe import Recipe
-    from soup.merging.soup_files import earlier_soup
+    from soup.search.merge import merge, plan_recipe
 
-    recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)
-    recipe.refuse_untrusted_code(trusted=values["trust_code"])
-    with open_board(values):  # which shows downloads
-        recipe = with_adapters_base(recipe, Path(values["recipe"]).parent)
-        opened = open_pool(recipe)
-    with opened as pool:
-        refuse_inputs_as_output(pool, out)
-        plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)
-        warnings = [*pool.warnings(recipe.drop), *plan.idle_parameters]
-        if values["dry_run"]:
-            if not earlier_soup(out):  # a soup may be this very one: that shows when the weights are read
-                refuse_destination(out, overwrite=write.overwrite)
-            show_plan(values, lambda: {"schema": 1, **plan.as_json(out), "warnings": warnings})
-            return
-        with open_board(values) as board:
-            for text in warnings:
-                board.warn(text)
-            board.start_phase("merging", plan.read_bytes)
-            made = write_soup(plan, out, on_bytes=board.advance, on_remark=board.warn)
+    recipe, out = values["recipe"], values["out"]
+    options = values.carrier(MergeOptions, trust_code=values["trust_code"])
+    write = values.carrier(WriteOptions)
+    if values["dry_run"]:
+        show_plan(values, lambda: plan_recipe(recipe, out, options, write))
+        return
+    with open_board(values) as board:
+        made = merge(recipe, out, merge=options, write=write, progress=board.progress)
     if values["as_json"]:
         print_json({"schema": 1, "out": values["out"], "recipe": made.as_json()})
     else:

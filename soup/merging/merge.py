@@ -1,4 +1,4 @@
-"""Make a recipe's soup: open the inputs, plan, loop over blocks, close. Read `merge` first.
+"""Open a recipe's inputs, and write its soup: loop over blocks, close. Read `write_soup` first.
 
 Planning is in `soup/merging/plan.py`, reading in `soup/checkpoints/reader.py`, the arithmetic in
 `soup/merging/block_arithmetic.py`, writing in `soup/checkpoints/writer.py`, what stands beside the weights in
@@ -15,66 +15,21 @@ from soup.checkpoints.destination import remove_replaced
 from soup.checkpoints.digest import digest_files
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.writer import CheckpointWriter
-from soup.errors import OutputError, RecipeError
+from soup.errors import OutputError
 from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.adapter_output import write_adapter
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.ingredient import combine_errors, open_each
 from soup.merging.method_building import wrap_method_errors
-from soup.merging.options import MergeOptions, WriteOptions
-from soup.merging.plan import MergePlan, plan_merge
+from soup.merging.plan import MergePlan
 from soup.merging.pool import Pool
 from soup.merging.recipe import CheckpointSource, Recipe
 from soup.merging.soup_files import NO_DIGEST, add_side_files, earlier_soup, header_metadata, is_kept
 from soup.support.open_files import real_path
-from soup.support.options import option_name, refuse_wrong_type
+from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["merge", "open_pool", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
-
-
-def merge(
-    recipe: Recipe | Path | str,
-    out: Path | str,
-    *,
-    options: MergeOptions | None = None,
-    write: WriteOptions | None = None,
-    on_bytes: Callable[[int], None] | None = None,
-) -> Recipe:
-    """Write a recipe's soup to `out` as an ordinary checkpoint, out of core, and return the sealed recipe.
-
-    The digests that the recipe names are verified by the very pass that merges; those that it lacks are filled in.
-
-    Args:
-        recipe: The recipe, or the path of its YAML file.
-        out: The directory to write; it must not exist, or be empty, or be an earlier soup that may be overwritten.
-        options: `allow_nonfinite`, `threads`, `trust_code`; method, dtype and dropped tensors are the recipe's to say.
-        write: Whether an earlier soup is overwritten, and how large files may be.
-        on_bytes: Called with the number of input bytes done since its last call.
-
-    Raises:
-        CheckpointError, PoolError, RecipeError: see `open_pool`, `plan_merge`; or an ingredient is not the one named.
-        OutputError: the destination exists, is being written by another run, or the disk is too small.
-    """
-    refuse_wrong_type(
-        {"recipe": recipe, "out": out, "options": options, "write": write},
-        {
-            "recipe": (Recipe, Path, str),
-            "out": (Path, str),
-            "options": (MergeOptions, type(None)),
-            "write": (WriteOptions, type(None)),
-        },
-        RecipeError,
-    )
-    beside = None if isinstance(recipe, Recipe) else Path(recipe).parent
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
-    recipe = with_adapters_base(recipe, beside)
-    options = options or MergeOptions()
-    options.refuse_what_a_recipe_says()
-    recipe.refuse_untrusted_code(trusted=options.trust_code)
-    with open_pool(recipe) as pool:
-        refuse_inputs_as_output(pool, Path(out))
-        return write_soup(plan_merge(recipe, pool, options, write), Path(out), on_bytes=on_bytes)
+__all__ = ["open_pool", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
 
 
 def write_soup(

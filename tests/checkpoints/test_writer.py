@@ -95,7 +95,7 @@ def test_a_soup_is_a_file_of_safetensors_byte_for_byte(tmp_path, pool):
 
 def test_the_same_recipe_gives_the_same_directory_twice(tmp_path, pool):
     for name in ("one", "two"):
-        soup.merge(recipe_of(pool), tmp_path / name, options=MergeOptions(threads=1 if name == "one" else 4))
+        soup.merge(recipe_of(pool), tmp_path / name, merge=MergeOptions(threads=1 if name == "one" else 4))
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
     for name in snapshot(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
@@ -257,7 +257,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path, pool, 
     recipe, before = recipe_of(pool), snapshot(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 2000, 2000))
     with pytest.raises(OutputError, match=r"the disk is too small: 3\.\d\d kB needed, 2\.00 kB free"):
-        soup.merge(recipe, tmp_path / "out", on_bytes=lambda count: pytest.fail("read"))
+        soup.merge(recipe, tmp_path / "out", progress=soup.Progress(on_bytes=lambda count: pytest.fail("read")))
     assert snapshot(tmp_path) == before
 
 
@@ -354,7 +354,7 @@ def test_a_destination_that_came_into_being_meanwhile_is_not_replaced(tmp_path, 
         (tmp_path / "out/mine.txt").write_text("mine")
 
     with pytest.raises(OutputError, match="exists and is not empty"):
-        soup.merge(recipe_of(pool), tmp_path / "out", on_bytes=meddle)
+        soup.merge(recipe_of(pool), tmp_path / "out", progress=soup.Progress(on_bytes=meddle))
     assert snapshot(tmp_path / "out") == ["mine.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pool"]
 
@@ -379,7 +379,8 @@ def rename(self, target):
     if moment == f"after rename {renames}":
         die()
 Path.rename = rename
-soup.merge(recipe, out, write=WriteOptions(overwrite=True), on_bytes=die if moment == "while merging" else None)
+progress = soup.Progress(on_bytes=die) if moment == "while merging" else soup.Progress()
+soup.merge(recipe, out, write=WriteOptions(overwrite=True), progress=progress)
 """
 
 

@@ -36,7 +36,7 @@ def plan_cook(strategy, pool, **flat):
     return plan_arguments(CookArguments(strategy, pool, **sorted_arguments(**flat)))
 
 
-def merge(recipe, out, *, on_bytes=None, **flat):
+def merge(recipe, out, *, on_bytes=lambda count: None, **flat):
     options, write = carried(MergeOptions, flat), carried(WriteOptions, flat)
     assert not flat, flat
-    return soup.merge(recipe, out, options=options, write=write, on_bytes=on_bytes)
+    return soup.merge(recipe, out, merge=options, write=write, progress=soup.Progress(on_bytes=on_bytes))

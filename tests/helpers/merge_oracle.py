@@ -64,7 +64,7 @@ def merged(states, weights=None, *, options=None, **fields):
     with tempfile.TemporaryDirectory() as folder:
         pool = write_pool(Path(folder) / "pool", states)
         out = Path(folder) / "out"
-        soup.merge(recipe_of(pool, weights, **fields), out, options=options)
+        soup.merge(recipe_of(pool, weights, **fields), out, merge=options)
         return read_back(out)
 
 

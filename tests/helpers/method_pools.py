@@ -63,7 +63,7 @@ def merge_with(folder, method, out, weights, params, options=None):
     shares = [Share(name=p.name, path=str(p), weight=w) for p, w in zip(pool, weights, strict=True)]
     base = CheckpointSource(name="base", path=str(folder / "base"))
     recipe = Recipe(method=method, params=params, ingredients=tuple(shares), base=base)
-    soup.merge(recipe, Path(folder) / out, options=options or MergeOptions())
+    soup.merge(recipe, Path(folder) / out, merge=options or MergeOptions())
     return load_file(Path(folder) / out / "model.safetensors")
 
 

@@ -166,7 +166,7 @@ def test_other_words_for_the_adapter_are_refused(how):
 def test_the_recipe_beside_an_adapter_makes_the_whole_soup(tmp_path):
     _, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}] * 2)
     as_adapter(pool, tmp_path / "one")
-    soup.merge(tmp_path / "one" / "recipe.yaml", tmp_path / "again", options=MergeOptions())
+    soup.merge(tmp_path / "one" / "recipe.yaml", tmp_path / "again", merge=MergeOptions())
     soup.merge(recipe_of(pool), tmp_path / "soup")
     expected = read_back(tmp_path / "soup")
     assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())

@@ -42,7 +42,7 @@ def make_pool(
 
 
 def merge(pool, out, options=None, **fields):
-    soup.merge(recipe_of(pool, **fields), out, options=options)
+    soup.merge(recipe_of(pool, **fields), out, merge=options)
     return read_back(out)
 
 

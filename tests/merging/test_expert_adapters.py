@@ -121,7 +121,7 @@ def test_a_pool_of_them_has_the_same_bytes_whatever_the_blocks(tmp_path, monkeyp
         config = on_experts(r=rank, target_modules=r".*\.(q|o)_proj" if seed else [])
         adapt(base, tmp_path / "pool" / f"a{seed}", config, seed, load)
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "whole")
-    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "blocks", options=MergeOptions(block_elements=37, threads=2))
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "blocks", merge=MergeOptions(block_elements=37, threads=2))
     monkeypatch.setattr(kernel_library, "load_library", lambda: None)
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "torch")
     made, *others = (read_back(tmp_path / name) for name in ("whole", "blocks", "torch"))

@@ -78,14 +78,14 @@ def test_a_recipe_finds_its_method_from_any_folder_and_refuses_other_code(judge,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/my.py").write_text("raise SystemExit('not this one')")
-    again = soup.merge("../one/recipe.yaml", "again", options=MergeOptions(trust_code=True))
+    again = soup.merge("../one/recipe.yaml", "again", merge=MergeOptions(trust_code=True))
     assert again.digest == made.recipe.digest
     assert (tmp_path / "elsewhere/again/model.safetensors").read_bytes() == (
         tmp_path / "one/model.safetensors"
     ).read_bytes()
     (tmp_path / "my.py").write_text(METHOD.replace("0.5", "0.9"))
     with pytest.raises(RecipeError, match=r"The code of method .*my\.py:Towards is not the one"):
-        soup.merge("../one/recipe.yaml", "third", options=MergeOptions(trust_code=True))
+        soup.merge("../one/recipe.yaml", "third", merge=MergeOptions(trust_code=True))
 
 
 def test_a_recipe_from_somebody_else_runs_no_code_without_trust_code(judge, tmp_path):
@@ -94,7 +94,7 @@ def test_a_recipe_from_somebody_else_runs_no_code_without_trust_code(judge, tmp_
     (tmp_path / "my.py").write_text(METHOD + marker)
     for trusted in (False, True):
         with pytest.raises(RecipeError, match="is not the one that the recipe names"):
-            soup.merge("one/recipe.yaml", "again", options=MergeOptions(trust_code=trusted))
+            soup.merge("one/recipe.yaml", "again", merge=MergeOptions(trust_code=trusted))
     text = (tmp_path / "one/recipe.yaml").read_text()
     (tmp_path / "foreign.yaml").write_text(
         text.replace("path: ../", "path: ")
@@ -105,7 +105,7 @@ def test_a_recipe_from_somebody_else_runs_no_code_without_trust_code(judge, tmp_
         soup.merge("foreign.yaml", "again")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "again").exists()
-    soup.merge("foreign.yaml", "again", options=MergeOptions(trust_code=True))
+    soup.merge("foreign.yaml", "again", merge=MergeOptions(trust_code=True))
     assert (tmp_path / "ran").exists()
 
 

@@ -122,7 +122,7 @@ def test_scale_ships_what_it_scored_with_its_parameter_in_the_recipe(pool):
     shown = json.loads((pool.parent / "ckpts.soup/soups/scale.json").read_text())
     assert [trial["accepted"] for trial in shown["trials"]] == [True, False, True, False, False, False]
     assert "task-arithmetic with scale" in shown["notes"][0]
-    soup.merge("out/recipe.yaml", "again", options=None)
+    soup.merge("out/recipe.yaml", "again", merge=None)
     assert tree("again")["model.safetensors"] == tree("out")["model.safetensors"]
 
 

@@ -322,7 +322,7 @@ def test_digests_that_a_mask_needs_first_are_taken_once_and_seal_the_recipe(tmp_
     )
     for recipe, models_read, out in [(unsealed, 5, "first"), (sealed, 3, "again")]:
         read = []
-        assert soup.merge(recipe, folder / out, on_bytes=read.append) == sealed
+        assert soup.merge(recipe, folder / out, progress=soup.Progress(on_bytes=read.append)) == sealed
         assert sum(read) == models_read * size
         with open_pool(recipe) as pool:
             assert plan_merge(recipe, pool, MergeOptions()).read_bytes == models_read * size

@@ -116,6 +116,8 @@ def test_many_small_tensors_weigh_no_more_in_the_sample_than_in_the_model(tmp_pa
     pool = write_pool(tmp_path / "pool", states[1:])
     base = write_pool(tmp_path / "base", states[:1]) / "a"
     read = []
-    soup.merge(recipe_of(pool, base=str(base), method="ties"), tmp_path / "out", on_bytes=read.append)
+    soup.merge(
+        recipe_of(pool, base=str(base), method="ties"), tmp_path / "out", progress=soup.Progress(on_bytes=read.append)
+    )
     size = sum(values.numel() * values.element_size() for state in states for values in state.values())
     assert sum(read) == 2 * size, "one pass looks for thresholds, and one merges"
