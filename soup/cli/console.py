@@ -172,19 +172,28 @@ def print_json(document: Mapping[str, object]) -> None:
 
 
 def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
-    """Print what a command would do, on stdout: as one JSON document, or as a table in which bytes are readable."""
+    """Print what a command would do, on stdout: as one JSON document, or as a table in words."""
     if as_json:
         print_json(plan)
         return
-    rows = []
-    for key, value in plan.items():
-        if key.endswith("_bytes") and isinstance(value, int):
-            rows.append([key.removesuffix("_bytes"), format_bytes(value)])
-        elif key.endswith("_seconds") and isinstance(value, float):
-            rows.append([key.removesuffix("_seconds"), f"about {format_duration(value)}"])
-        elif key not in ("schema", "warnings"):
-            rows.append([key, cell(value)])
+    rows = [_plan_row(key, value) for key, value in plan.items() if key not in ("schema", "warnings")]
     print_rows(["plan", ""], rows)
+
+
+def _plan_row(key: str, value: object) -> list[str]:
+    """Return the words of a plan's key, and its value with the unit that the key has for its suffix."""
+    name, _, suffix = key.rpartition("_")
+    if suffix == "bytes" and isinstance(value, int):
+        return [_words(name), format_bytes(value)]
+    if suffix == "seconds" and isinstance(value, float):
+        return [_words(name), f"about {format_duration(value)}"]
+    if suffix == "about" and isinstance(value, int | float):
+        return [_words(name), f"about {value:,}"]
+    return [_words(key), cell(value)]
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def show_plan(values: Values, make_plan: Callable[[], Mapping[str, Any]]) -> None:

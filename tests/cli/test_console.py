@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
 
 from soup.board.board import Board
 from soup.cli.app import main
-from soup.cli.console import print_json, print_line, print_rows
+from soup.cli.console import print_json, print_line, print_plan, print_rows
 from soup.evaluation.api import Benchmark
 from soup.merging.recipe import CheckpointSource, Recipe
 
@@ -43,6 +44,32 @@ def test_numbers_stay_whole_in_a_narrow_terminal(monkeypatch, capsys, columns):
     numbers = ["20.43", "30.43", "125.22", "25.36"]
     print_rows(head, [["wrong-labels", *numbers, "refused: 77.10 < 78.55, by the questions"]], right=range(1, 5))
     assert [line.split()[1:5] for line in capsys.readouterr().out.splitlines() if "20.43" in line] == [numbers]
+
+
+def test_a_plan_s_table_is_in_words_and_its_keys_are_json_s(capsys):
+    plan = {
+        "schema": 1,
+        "read_bytes": 4_800_720,
+        "decomposition_seconds": 130.0,
+        "questions_about": 12_000,
+        "hours_about": 15.5,
+        "evaluations_at_most": 13,
+        "evaluations_per_seed_at_most": {"greedy": 13},
+        "scored_before": 3,
+        "warnings": ["none"],
+    }
+    print_plan(plan, as_json=True)
+    assert json.loads(capsys.readouterr().out) == plan
+    print_plan(plan, as_json=False)
+    assert [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["read", "4.80 MB"],
+        ["decomposition", "about 2 min"],
+        ["questions", "about 12,000"],
+        ["hours", "about 15.5"],
+        ["evaluations at most", "13"],
+        ["evaluations per seed at most", "greedy 13"],
+        ["scored before", "3"],
+    ]
 
 
 def test_an_error_reaches_the_terminal_escaped(tmp_path, monkeypatch, capsys):
