@@ -54,8 +54,8 @@ def test_one_word_means_one_thing_in_all_public_functions():
         name: types[name] for name in shared if len({text.removesuffix(" | None") for text in types[name]}) > 1
     } == {}
     by_type = {}
-    for name, annotations in types.items():
-        for text in annotations:
+    for name, texts in types.items():
+        for text in texts:
             by_type.setdefault(text, set()).add(name)
     assert by_type["MergeOptions | None"] == {"merge"}
     assert by_type["WriteOptions | None"] == {"write"}

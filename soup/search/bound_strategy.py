@@ -51,6 +51,15 @@ class BoundStrategy:
         """Where the soup goes if the user names no other directory: `soups/<strategy>`."""
         return Path("soups") / strategy_file_name(self.name)
 
+    @property
+    def varied_arguments(self) -> dict[str, Any]:
+        """The arguments that are not the function's defaults."""
+        try:
+            known = inspect.signature(self.function).parameters
+        except ValueError:  # a callable written in C
+            return dict(self.arguments)
+        return {key: value for key, value in self.arguments.items() if key not in known or known[key].default != value}
+
     def budget(self, count: int) -> Budget | None:
         """Return how many soups it asks for at most over a pool of `count`; None where it does not say.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from soup.checkpoints.destination import refuse_destination, refuse_unwritable
 from soup.errors import RecipeError
@@ -30,6 +31,7 @@ from soup.search.confirmation import saves_questions
 from soup.search.forecast import Evaluations
 from soup.search.strategies.base import Choice, Strategy
 from soup.support.options import refuse_wrong_type, speaks_in_flags
+from soup.support.yaml_text import plain_values
 
 __all__ = ["CookArguments", "PreparedRun", "prepare"]
 
@@ -85,6 +87,20 @@ class PreparedRun:
     def recipe(self, choice: Choice) -> Recipe:
         """Return the recipe of a choice, not sealed yet."""
         return _recipe(self.template.varied(choice.method, choice.params), self.pool, choice.chosen)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the run was asked with, as JSON has it: see `Soup`."""
+        asked = {
+            "pool": list(self.pool.names),
+            "eval": [benchmark.name for benchmark in self.benchmarks],
+            "split": self.config.split,
+            "questions": self.config.questions,
+            "strategy_args": plain_values(self.strategy.varied_arguments),
+            "method": self.template.options.method,
+            "method_args": plain_values(self.template.options.method_args),
+        }
+        return cast("dict[str, Any]", json.loads(json.dumps(asked, default=str)))
 
     @property
     def evaluations(self) -> Evaluations | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ class Soup:
         warnings: What was worth a remark and stopped nothing.
         path: The digests of the recipes that were the best so far, where the strategy tells.
         notes: What the strategy says beside the table.
+        arguments: What it was asked with, where the recipe does not say it: the names of `pool` and `eval`, `split`,
+            `questions`, `strategy_args` that are not its defaults, and the run's `method` and `method_args`, which a
+            strategy may vary.
     """
 
     strategy: str
@@ -49,6 +52,7 @@ class Soup:
     warnings: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return `the mean of a + b`; with its weights or its method where it is no plain mean."""
@@ -138,6 +142,7 @@ class Soup:
             "objective": self.recipe.objective,
             "notes": list(self.notes),
             "warnings": list(self.warnings),
+            "arguments": dict(self.arguments),
         }
 
 

@@ -159,7 +159,7 @@ def _soup(
     warnings = (*run.warnings, *recipe.repeated, *remarks)
     path = tuple(trial.recipe.digest for trial in choice.path if isinstance(trial, Trial))
     names, notes = ingredient_names(choice.chosen), tuple(choice.notes)
-    return Soup(run.strategy.name, run.out, names, recipe, trials, warnings, path, notes)
+    return Soup(run.strategy.name, run.out, names, recipe, trials, warnings, path, notes, run.arguments)
 
 
 def _write(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from soup._version import __version__
 from soup.errors import SoupError
@@ -167,7 +170,8 @@ def provenance(record: RunRecord) -> dict[str, object]:
     if record.main:
         recipe = record.main.document["recipe"]
         facts["recipe"] = _without_paths(recipe)
-        facts["command"] = _command(record, record.main)
+        with damage_told(record.directory.result(record.main.strategy)):
+            facts["command"] = _command(record, record.main)
     return facts
 
 
@@ -189,25 +193,55 @@ def _source(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _command(record: RunRecord, search: SearchRecord) -> str:
     """Return the line that makes such a search, from what the run recorded."""
-    recipe, document = search.document["recipe"], search.document
-    plain = search.strategy in ("greedy", "average", "maximum")
+    recipe, asked, objective = (
+        search.document["recipe"],
+        _arguments(record, search),
+        search.document.get("objective", {}),
+    )
+    plain = search.strategy in ("greedy", "average", "maximum") and not asked["strategy_args"]
     words = ["soup", *([search.strategy] if plain else ["cook", "--strategy", search.strategy])]
-    words += ["--pool", *record.pool_names]
+    words += _pairs("--strategy-arg", asked["strategy_args"])
+    words += ["--pool", *asked["pool"]]
     words += ["--base", _source(recipe["base"])["path"]] if recipe.get("base") else []
-    words += ["--eval", ",".join(dict.fromkeys(e.benchmark for e in record.entries))]
-    fraction = next((e.split.fraction for e in record.entries if e.split.part == "selection"), None)
-    words += [] if fraction is None else ["--split", f"{fraction:g}"]
-    for name, weight in document.get("objective", {}).get("weights", {}).items():
+    words += ["--eval", ",".join(asked["eval"])] if asked["eval"] else []
+    words += [] if asked["split"] is None else ["--split", f"{asked['split']:g}"]
+    for name, weight in objective.get("weights", {}).items():
         words += ["--weights", f"{name}={weight:g}"]
-    for guard in document.get("objective", {}).get("guards", []):
+    for guard in objective.get("guards", []):
         words += ["--guard", guard]
-    words += ["--method", recipe["method"]] if recipe.get("method", "linear") != "linear" else []
-    words += [word for key, value in recipe.get("params", {}).items() for word in ("--method-arg", f"{key}={value}")]
+    words += ["--method", asked["method"]] if asked["method"] != "linear" else []
+    words += _pairs("--method-arg", asked["method_args"])
     words += ["--dtype", recipe["dtype"]] if recipe.get("dtype") else []
     words += [word for pattern in recipe.get("drop", []) for word in ("--drop", pattern)]
     words += ["--tokenizer", recipe["tokenizer"]["name"]] if recipe.get("tokenizer") else []
-    words += ["--questions", "disputed"] if any(e.score.estimate for e in record.entries) else []
+    words += ["--questions", asked["questions"]] if asked["questions"] != "all" else []
     return shlex.join(words)
+
+
+def _arguments(record: RunRecord, search: SearchRecord) -> Mapping[str, Any]:
+    """Return what a search was asked with; of an earlier version's what its recipe and the journal tell."""
+    recipe = search.document["recipe"]
+    estimated = any(entry.score.estimate for entry in record.entries)
+    return {
+        "pool": record.pool_names,
+        "eval": [*dict.fromkeys(entry.benchmark for entry in record.entries)],
+        "split": next((e.split.fraction for e in record.entries if e.split.part == "selection"), None),
+        "questions": "disputed" if estimated else "all",
+        "strategy_args": {},
+        "method": recipe.get("method", "linear"),
+        "method_args": recipe.get("params", {}),
+        **search.document.get("arguments", {}),
+    }
+
+
+def _pairs(flag: str, values: Mapping[str, Any]) -> list[str]:
+    """Return `KEY=VALUE` words after their flag, the values as YAML reads them."""
+    return [word for key, value in values.items() for word in (flag, f"{key}={_yaml(value)}")]
+
+
+def _yaml(value: object) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False)
+    return text.removesuffix("\n...\n").rstrip("\n")
 
 
 def sweeps(record: RunRecord) -> list[dict[str, Any]]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from soup.cli.app import cli
+from soup.errors import JournalError
+from soup.evaluation.progress import Progress
 from soup.report.page.document import run_document
 from soup.report.sweep import sweep
 from soup.report.tables import run_table
@@ -125,3 +131,52 @@ def test_the_line_that_makes_a_search_again_has_its_base_and_how_it_merged(cook)
         "soup greedy --pool a b c d --base base --eval python:judge/judge.py:score --method task-arithmetic "
         "--dtype float16 --drop 'vision.*'"
     )
+
+
+def typed_again(command):
+    """What the command line makes of the line, over the same pool, without what only says where things are."""
+    words = shlex.split(command)
+    paths = [f"ckpts/{word}" if word in ("a", "b", "c", "d") else word for word in words]
+    outcome = CliRunner().invoke(cli, [*paths[1:], "--run-dir", "again", "-o", "again-out", "--json"])
+    assert outcome.exit_code == 0, outcome.stderr
+    return json.loads(outcome.stdout)
+
+
+def test_the_line_that_makes_a_search_again_has_what_was_asked_for_and_not_what_the_strategy_varied(cook):
+    make_checkpoint("base", 9, head=[0, 0, 0, 0])
+    grid = {"scale": [0.5, 0.00001, 1.25]}
+    made = cook("scale", base="base", strategy_args={"grid": grid, "start": "average", "accept": "gt"})
+    assert (made.recipe.method, made.recipe.params["scale"]) == ("task-arithmetic", 0.5)
+    command = run_document(Path("run"))["provenance"]["command"]
+    assert command == (
+        "soup cook --strategy scale --strategy-arg 'grid={scale: [0.5, 1.0e-05, 1.25]}' --strategy-arg start=average "
+        "--pool a b c d --base base --eval python:judge/judge.py:score"
+    )
+    again = typed_again(command)
+    assert again["recipe"] == json.loads(json.dumps(made.as_json()["recipe"]))
+    assert [trial["recipe"] for trial in again["trials"]] == [trial.recipe.digest for trial in made.trials]
+
+
+def test_the_line_that_makes_a_search_again_is_of_that_search_alone(cook):
+    cook("average")
+    made = cook("greedy", exclude=["d"], strategy_args={"accept": "gt"})
+    evaluate([Path("ckpts/a")], eval="python:judge/judge.py:other", run_dir="run", progress=Progress())
+    command = run_document(Path("run"))["provenance"]["command"]
+    assert command == (
+        "soup cook --strategy greedy --strategy-arg accept=gt --pool a b c --eval python:judge/judge.py:score"
+    )
+    assert typed_again(command)["recipe"]["digest"] == made.recipe.digest
+
+
+def test_the_line_of_a_search_of_an_earlier_version_is_from_its_recipe(cook):
+    cook("greedy", method="karcher", method_args={"unit": "row"})
+    expected = run_document(Path("run"))["provenance"]["command"]
+    result = Path("run/soups/greedy.json")
+    document = json.loads(result.read_text())
+    del document["arguments"]
+    result.write_text(json.dumps(document))
+    assert run_document(Path("run"))["provenance"]["command"] == expected
+    assert expected.endswith("--method karcher --method-arg unit=row")
+    result.write_text(json.dumps({**document, "arguments": {"method_args": 3}}))
+    with pytest.raises(JournalError, match=r"greedy\.json: damaged"):
+        run_document(Path("run"))
