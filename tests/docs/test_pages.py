@@ -114,5 +114,20 @@ def test_every_command_is_in_use_md():
     assert [name for name in cli.commands if not re.search(rf"\bsoup {name}\b", text)] == []
 
 
+OFFERED = ["soup", "soup.search.strategies", "soup.merging.methods", "soup.evaluation.api", "soup.testing"]
+CONSTANTS = {"__version__", "ALL", "LIKELIHOOD", "Part", "TargetSyntax", "TINY_SHAPES"}
+
+
+def test_what_python_and_plug_ins_are_offered_is_on_the_page_of_python():
+    listed = re.findall(r"^::: ([\w.]+)$", text_of(ROOT / "docs/api.md"), re.MULTILINE)
+    for name in listed[:-1]:  # the last is the module of all errors
+        module, _, member = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), member), name
+    shown = {name.rpartition(".")[2] for name in listed}
+    for module in OFFERED:
+        assert {*importlib.import_module(module).__all__} - CONSTANTS - shown == set(), module
+    assert {"Engine", "Prompt", "OnBatch"} <= shown
+
+
 def test_the_readme_is_short():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 150

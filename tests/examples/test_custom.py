@@ -94,3 +94,16 @@ def test_the_engine_gives_the_answers_of_soup_s_own(run, here):
         scores[name] = [trial["overall"] for trial in trials]
     assert scores["mine"] == scores["ours"]
     assert scores["mine"][0] > scores["mine"][1]  # the engine swapped the other one in
+
+
+def test_the_engine_passes_its_suite_as_the_page_runs_it(here, tmp_path, monkeypatch):
+    page = (EXAMPLES.parent / "docs" / "custom.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"^```python\n(.+?)^```$", page, re.S | re.M) if "check_engine" in block)
+    engine = load_object(f"{EXAMPLES}/custom/engine.py:OneByOne", "engine", ValueError)
+    names = {"__name__": "mine", "OneByOne": engine}
+    exec(compile(code, "mine.py", "exec", dont_inherit=True), names)
+    monkeypatch.chdir(here)
+    names["test_my_engine"](tmp_path)
+    monkeypatch.setattr(engine, "swap", lambda self, candidate: None)
+    with pytest.raises(AssertionError, match="other answers after a swap than after opening"):
+        names["test_my_engine"](tmp_path)
