@@ -17,6 +17,7 @@ from soup.checkpoints.shard import FilePlace, Shard
 from soup.checkpoints.weight_files import INDEX, choose_weights, no_directory, read_index, refuse_irregular
 from soup.errors import CheckpointError
 from soup.support.json_text import read_json
+from soup.support.open_files import read_errors
 from soup.support.text import bullet_list, is_possible_path, pluralize
 
 __all__ = ["Checkpoint", "quantisations_in"]
@@ -48,7 +49,8 @@ class Checkpoint:
         self.warnings: list[str] = []
         shards = sorted(path.name for path in self.path.glob("*.safetensors"))
         refuse_irregular(self.path, ["config.json", "adapter_config.json", INDEX, *shards])
-        index, names = self._find_weights()
+        with read_errors(self.path, CheckpointError):
+            index, names = self._find_weights()
         refuse_irregular(self.path, names)  # which may lie in folders
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)

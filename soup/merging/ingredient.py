@@ -127,8 +127,11 @@ def open_each(
     return ingredients, errors
 
 
-def combine_errors(errors: Sequence[SoupError]) -> SoupError:
-    """Make one error of several, of the class of the first."""
-    if len(errors) == 1:
+def combine_errors(errors: Sequence[SoupError], remarks: Sequence[str] = ()) -> SoupError:
+    """Make one error of several, of the class of the first; remarks follow it."""
+    if len(errors) == 1 and not remarks:
         return errors[0]
-    return type(errors[0])(f"{len(errors)} checkpoints can't be opened:\n{bullet_list(map(str, errors))}")
+    text = str(errors[0])
+    if len(errors) > 1:
+        text = f"{len(errors)} checkpoints can't be opened:\n{bullet_list(map(str, errors))}"
+    return type(errors[0])("\n".join([text, *remarks]))

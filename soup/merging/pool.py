@@ -54,7 +54,7 @@ class Pool(Sequence[Ingredient]):
     def __init__(self, locations: Locations, /, base: str | Path | None = None, exclude: Sequence[str] = ()) -> None:
         pool, errors = self.open_readable(locations, base, exclude)
         if errors:
-            raise combine_errors(list(errors.values()))
+            raise combine_errors(list(errors.values()), pool.skipped)
         self.ingredients, self.base, self.skipped = pool.ingredients, pool.base, pool.skipped
         self.tokenizer = None
 

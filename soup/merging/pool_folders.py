@@ -52,29 +52,46 @@ def list_locations(locations: object) -> list[str | Path]:
 
 
 def list_pool(locations: Sequence[str | Path], base: str | Path | None) -> PoolListing:
-    """Find the checkpoints of a directory, or those among locations, which a shell's `ckpts/*` may have made.
+    """Find the checkpoints of a directory, or among all that it holds, as a shell makes it of `ckpts/*`.
+
+    Of locations that were named one by one none is skipped: what is no checkpoint can't be opened.
 
     Raises:
         PoolError: The only location is no directory, or can't be read.
     """
     folder = _folder(locations)
     if folder is not None:
-        entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        entries = sorted(entry for entry in folder.iterdir() if _is_shown(entry) and entry.is_dir())
         reasons = {entry: _why_skipped(entry) for entry in entries}
     else:
         known = [Path(location) for location in locations if len(locations) > 1 and Path(location).exists()]
         reasons = {path: _why_skipped(path) for path in known}
-        reasons = reasons if None in reasons.values() else {}
-    skipped = {entry: why for entry, why in reasons.items() if why is not None}
-    below = [path for entry in skipped for path in _checkpoints_below(entry)]
+    strange = {entry: why for entry, why in reasons.items() if why is not None}
+    below = [path for entry in strange for path in _checkpoints_below(entry)]
     if folder is None:
+        skipped = strange if None in reasons.values() and _are_all_of_a_folder(locations) else {}
         taken_locations = [str(location) for location in locations if Path(location) not in skipped]
         below += _checkpoints_below(Path(locations[0])) if len(locations) == 1 else []
     else:
+        skipped = strange
         taken_locations = [str(entry) for entry in reasons if entry not in skipped and not _is_base(entry, base)]
     lines = tuple(f"{entry.name}: skipped, {why}" for entry, why in skipped.items())
-    alone = taken_locations if skipped else []
-    return PoolListing(tuple(taken_locations), lines, _deeper(below, alone), folder)
+    beside = [location for location in taken_locations if strange and Path(location) not in strange]
+    return PoolListing(tuple(taken_locations), lines, _deeper(below, beside), folder)
+
+
+def _is_shown(entry: Path) -> bool:
+    return not entry.name.startswith(".")
+
+
+def _are_all_of_a_folder(locations: Sequence[str | Path]) -> bool:
+    """Whether the locations are all that a directory holds, as a shell makes it of a star."""
+    paths = {Path(location).absolute() for location in locations}
+    folder = Path(locations[0]).absolute().parent
+    try:
+        return paths == {entry for entry in folder.iterdir() if _is_shown(entry)}
+    except OSError:
+        return False
 
 
 def _folder(locations: Sequence[str | Path]) -> Path | None:

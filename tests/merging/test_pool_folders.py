@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from soup.cli.app import cli
-from soup.errors import PoolError
+from soup.errors import CheckpointError, PoolError
 from soup.merging.pool import Pool
 from tests.helpers.toy_pools import make_checkpoint, make_pool
 
@@ -94,6 +95,33 @@ def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
     assert "results.json: skipped, not a directory" in report.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "reason"), [("logs", "no .safetensors file here"), ("notes.md", "a file, and no dir")]
+)
+def test_a_path_that_was_typed_and_is_no_checkpoint_is_an_error_and_makes_no_smaller_pool(tmp_path, typed, reason):
+    pool = make_pool(tmp_path / "ckpts")
+    (pool / "logs").mkdir()
+    (pool / "notes.md").write_text("")
+    report = check(pool / "a", pool / typed)
+    assert report.exit_code == 1
+    assert "problem: " in report.stdout
+    assert f"{pool / typed}: {reason}" in report.stdout.replace("\n", " ")
+    with pytest.raises(CheckpointError, match=re.escape(f"{typed}: {reason}")):
+        Pool([pool / "a", pool / typed])
+
+
+def test_runs_that_were_typed_are_named_with_the_line_that_takes_their_checkpoints(tmp_path):
+    for run in ("e", "f"):
+        make_checkpoint(tmp_path / run / "checkpoint-5", 5)
+    for name in ("a", "b"):
+        make_checkpoint(tmp_path / name, 1)
+    with pytest.raises(CheckpointError) as caught:
+        Pool([tmp_path / name for name in ("a", "e", "f")])
+    assert "2 checkpoints can't be opened" in str(caught.value)
+    taken = [name.removeprefix(f"{tmp_path.name}/") for name in taken_by_the_line(str(caught.value))]
+    assert taken == ["a", "e/checkpoint-5", "f/checkpoint-5"]
+
+
 @pytest.fixture
 def private(tmp_path, monkeypatch):
     """A pool with a `lost+found` that can't be listed, whoever runs the test."""
@@ -116,6 +144,6 @@ def test_a_folder_that_can_not_be_read_is_skipped_and_told(private):
     assert "a, b, c, d can be merged" in report.stdout
     assert "lost+found: skipped, can't be read (Permission denied)" in report.stderr
     report = check(private / "a", private / "lost+found")
-    assert report.exit_code == 0
-    assert "lost+found: skipped, can't be read (Permission denied)" in report.stderr
+    assert report.exit_code == 1
+    assert "lost+found: can't be read (Permission denied)" in report.stdout
     assert refusal(private / "lost+found").endswith("lost+found: can't be read (Permission denied).")
