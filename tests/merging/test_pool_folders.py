@@ -96,12 +96,12 @@ def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("typed", "reason"), [("logs", "no .safetensors file here"), ("notes.md", "a file, and no dir")]
+    ("typed", "reason"), [("logs", "no .safetensors file here"), ("note.md", "a file, and no dir")]
 )
 def test_a_path_that_was_typed_and_is_no_checkpoint_is_an_error_and_makes_no_smaller_pool(tmp_path, typed, reason):
     pool = make_pool(tmp_path / "ckpts")
     (pool / "logs").mkdir()
-    (pool / "notes.md").write_text("")
+    (pool / "note.md").write_text("")
     report = check(pool / "a", pool / typed)
     assert report.exit_code == 1
     assert "problem: " in report.stdout

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Karcher", "sphere_mean"]
 
-ROUNDS, SMALL = 50, 1e-10
+ROUNDS, SMALL = 2000, 1e-10
+DEPENDENT = 1e-14  # of a unit vector's square, what is left beside earlier ones; rounding leaves as much
 
 
 @dataclass(frozen=True)
@@ -139,32 +140,64 @@ def sphere_mean(gram: Sequence[Sequence[float]], weights: Sequence[float], what:
     if not bool(lives.any()):
         return (w * 0).tolist()
     units = torch.where(lives, 1 / lengths, torch.zeros_like(lengths))
-    cosines = dots * units[:, None] * units[None, :]  # of the unit vectors
+    points, wide = _coordinates(dots * units[:, None] * units[None, :])  # of the unit vectors
     w = torch.where(lives, w, torch.zeros_like(w))
     w = w / w.sum()
-    u = _normed(w, cosines, what)
+    u = _normed(w @ points, what)
     for _ in range(ROUNDS):
-        angles = _angles(u, cosines, lives)
-        factors = torch.where(angles > 1e-9, angles / torch.sin(angles), torch.ones_like(angles))
-        step = w * factors - (w * factors * torch.cos(angles)).sum() * u
-        size = float((step @ cosines @ step).clamp_min(0).sqrt())
+        angles = torch.where(lives, _angles(u, points), torch.zeros_like(w))
+        factors = torch.where(angles > 1e-9, w * angles / torch.sin(angles), w)
+        step = factors @ points - (factors * torch.cos(angles)).sum() * u
+        size = float(step.square().sum().sqrt())
         if size < SMALL:
-            break
-        u = _normed(math.cos(size) * u + (math.sin(size) / size) * step, cosines, what)
-    return [float(value) for value in u * units * length]
+            return [float(value) for value in _combination(u, w, points, wide) * units * length]
+        u = _normed(math.cos(size) * u + (math.sin(size) / size) * step, what)
+    raise RecipeError(
+        f"karcher: {what}: the ingredients point so far apart that their mean on the sphere was not found in {ROUNDS} "
+        "rounds. The method linear has a mean of them."
+    )
 
 
-def _angles(u: torch.Tensor, cosines: torch.Tensor, lives: torch.Tensor) -> torch.Tensor:
-    """Return the angles of the unit vectors to u, by 2 asin(|u_i - u| / 2), which is exact for small ones."""
+def _coordinates(cosines: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """Return vectors whose dot products these are, [k, k], and which of them add a direction each, the widest first.
+
+    Steps on the vectors' coefficients instead would let rounding grow without bound where vectors depend on each other.
+    """
     import torch
 
-    differences = torch.eye(len(u), dtype=u.dtype) - u[None, :]
-    distances = torch.einsum("ij,jk,ik->i", differences, cosines, differences).clamp_min(0).sqrt()
-    return torch.where(lives, 2 * torch.asin((distances / 2).clamp_max(1)), torch.zeros_like(distances))
+    points, left, wide = torch.zeros_like(cosines), cosines.diagonal().clone(), list[int]()
+    for column in range(len(points)):
+        index = int(left.argmax())
+        if float(left[index]) <= DEPENDENT:
+            break
+        points[:, column] = (cosines[index] - points @ points[index]) / left[index].sqrt()
+        points[wide, column] = 0.0
+        left -= points[:, column].square()
+        wide.append(index)
+        left[wide] = 0.0
+    return points, wide
 
 
-def _normed(u: torch.Tensor, cosines: torch.Tensor, what: str) -> torch.Tensor:
-    size = float((u @ cosines @ u).clamp_min(0).sqrt())
+def _combination(u: torch.Tensor, w: torch.Tensor, points: torch.Tensor, wide: Sequence[int]) -> torch.Tensor:
+    """Return the coefficients of u: those of the plain mean, and what is left by the vectors that add a direction."""
+    coefficients = w / (w @ points).square().sum().sqrt()
+    rest = u - coefficients @ points
+    for column in reversed(range(len(wide))):
+        share = rest[column] / points[wide[column], column]
+        coefficients[wide[column]] += share
+        rest -= share * points[wide[column]]
+    return coefficients
+
+
+def _angles(u: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Return the angles of unit vectors to u, by 2 asin(|u_i - u| / 2), which is exact for small ones."""
+    import torch
+
+    return 2 * torch.asin(((points - u).square().sum(dim=1).sqrt() / 2).clamp_max(1))
+
+
+def _normed(u: torch.Tensor, what: str) -> torch.Tensor:
+    size = float(u.square().sum().sqrt())
     if size < 1e-6:
         raise RecipeError(f"karcher: {what}: the ingredients point in opposite directions, and no mean lies between.")
     return u / size

@@ -437,20 +437,40 @@ def test_two_on_a_sphere_are_slerp(t):
     torch.testing.assert_close(i * a + j * b, slerp * ((1 - t) * a.norm() + t * b.norm()), rtol=1e-9, atol=1e-9)
 
 
-def test_the_mean_of_several_is_where_the_steps_cancel():
-    torch.manual_seed(2)
-    vectors = torch.randn(5, 30, dtype=torch.float64) + 1
-    weights = [0.1, 0.4, 0.2, 0.2, 0.1]
-    gram = (vectors @ vectors.T).tolist()
-    mean = (torch.tensor(sphere_mean(gram, weights, "test"), dtype=torch.float64)[:, None] * vectors).sum(0)
-    length = sum(w * float(v.norm()) for w, v in zip(weights, vectors, strict=True))
-    assert abs(float(mean.norm()) - length) < 1e-9
-    u, step = mean / mean.norm(), torch.zeros(30, dtype=torch.float64)
+def check_sphere_mean(vectors, weights):
+    """The steps to all ingredients cancel there, and its length is the mean one."""
+    weights = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    coefficients = sphere_mean((vectors @ vectors.T).tolist(), weights.tolist(), "test")
+    mean = torch.tensor(coefficients, dtype=torch.float64) @ vectors
+    assert float(mean.norm()) == pytest.approx(float(weights @ vectors.norm(dim=1)), abs=1e-9)
+    u, step = mean / mean.norm(), torch.zeros_like(mean)
     for w, vector in zip(weights, vectors, strict=True):
         unit = vector / vector.norm()
         angle = torch.arccos((unit @ u).clamp(-1, 1))
         step += w * angle / torch.sin(angle) * (unit - torch.cos(angle) * u)
     assert float(step.norm()) < 1e-9
+
+
+def test_the_mean_of_several_is_where_the_steps_cancel():
+    torch.manual_seed(2)
+    check_sphere_mean(torch.randn(5, 30, dtype=torch.float64) + 1, [0.1, 0.4, 0.2, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("elements", [2, 3, 4, 8])
+@pytest.mark.parametrize("count", [3, 8])
+def test_vectors_that_are_far_apart_or_depend_on_each_other_have_a_mean_too(count, elements):
+    torch.manual_seed(count + elements)
+    for _ in range(40):
+        vectors = torch.randn(count, elements, dtype=torch.float64)
+        check_sphere_mean(vectors, (torch.rand(count) + 0.1).tolist())
+
+
+def test_a_mean_that_no_step_reaches_is_an_error(monkeypatch):
+    monkeypatch.setattr("soup.merging.methods.karcher.ROUNDS", 2)
+    torch.manual_seed(1)
+    vectors = torch.randn(5, 9, dtype=torch.float64)
+    with pytest.raises(RecipeError, match=r"karcher: w: the ingredients point so far apart .* in 2 rounds"):
+        sphere_mean((vectors @ vectors.T).tolist(), [1.0] * 5, "w")
 
 
 def test_parallel_vectors_keep_their_direction_and_opposite_ones_are_refused(folder):
