@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from soup.checkpoints.carried_files import SideFiles
 from soup.checkpoints.dtypes import TensorSpec
@@ -47,12 +48,18 @@ def output_of(names: Iterable[str]) -> str | None:
 
 
 def is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the output layer is tied to the embeddings: it has no tensor of its own, or the config says so."""
+    """Whether the output layer is tied to the embeddings.
+
+    One that has a tensor of its own is where the config says so; one that has none is, unless all of the config says
+    that it is not: transformers then draws one, as for a model that has no output layer.
+    """
     if isinstance(checkpoint, UntiedCheckpoint):
         return True
     if embeddings_of(checkpoint.tensors) is None:
         return False
-    return not any(name.endswith(OUTPUT) for name in checkpoint.tensors) or _says_tied(checkpoint.config)
+    if any(name.endswith(OUTPUT) for name in checkpoint.tensors):
+        return next((part[TIED] for part in _parts(checkpoint.config) if TIED in part), None) is True
+    return not all(part.get(TIED) is False for part in _parts(checkpoint.config))
 
 
 def is_tied_by_another_name(checkpoint: Checkpoint, name: str) -> bool:
@@ -172,7 +179,7 @@ def _only(names: Iterable[str], end: str) -> str | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _says_tied(config: Mapping[str, object]) -> bool:
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the parts of a config that may say whether embeddings are tied: the whole, and the language model's."""
     inner = [(key, part) for key, part in config.items() if isinstance(part, dict)]
-    parts = [config, *(part for key, part in inner if key.startswith(("text", "llm", "language")))]
-    return next((part[TIED] for part in parts if TIED in part), None) is True
+    return [config, *(part for key, part in inner if key.startswith(("text", "llm", "language")))]
