@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,16 @@ class BoundStrategy:
         """Return how many soups it asks for at most over a pool of `count`; None where it does not say.
 
         Raises:
-            RecipeError: it refuses its options, or such a pool.
+            RecipeError: it refuses its options, or such a pool; or what tells its budget failed, or gave none.
         """
         most: Callable[..., Budget] | None = getattr(self.function, "budget", None)
         if most is None:
             return None
-        try:
-            return most(count, **self.arguments)
-        except RecipeError as error:
-            raise RecipeError(f"Strategy {self.name}: {error}") from error
+        with _failures_told(self.name):
+            told = most(count, **self.arguments)
+            if not isinstance(told, Budget):
+                raise RecipeError(f"expected its budget to be a Budget, found {told!r:.80}.")
+        return told
 
     def choose(self, pool: Pool, score: ScoreFunction | None) -> Choice:
         """Call the strategy, and return its choice.
@@ -80,21 +82,30 @@ class BoundStrategy:
         Raises:
             RecipeError: the strategy failed, or returned something else.
         """
-        try:
+        with _failures_told(self.name):
             returned = self.function(pool, score or _no_score, **self.arguments)
             choice = returned if isinstance(returned, Choice) else Choice(returned)
             chosen = dict(choice.chosen) if isinstance(choice.chosen, Mapping) else _as_list(choice.chosen)
             shares_of(pool, chosen)
-        except SoupError as error:
-            if isinstance(error, RecipeError):
-                raise RecipeError(f"Strategy {self.name}: {error}") from error
-            raise
-        except INTERRUPTIONS:
-            raise
-        except BaseException as error:
-            tail = "".join(traceback.format_exception(error)[-4:]).rstrip()
-            raise RecipeError(f"Strategy {self.name} failed:\n{tail}") from error
         return replace(choice, chosen=chosen)
+
+
+@contextmanager
+def _failures_told(name: str) -> Iterator[None]:
+    """Name the strategy that refuses, or fails by whatever it raises.
+
+    Raises:
+        RecipeError: it did. Other errors of soup's own go on as they are.
+    """
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"Strategy {name}: {error}") from error
+    except (SoupError, *INTERRUPTIONS):
+        raise
+    except BaseException as error:
+        tail = "".join(traceback.format_exception(error)[-4:]).rstrip()
+        raise RecipeError(f"Strategy {name} failed:\n{tail}") from error
 
 
 def _no_score(chosen: object, /, method: object = None, params: object = None) -> Scored:

@@ -6,8 +6,9 @@ import importlib.util
 
 import pytest
 
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.objective import Objective
+from soup.search.strategies import budget
 from tests.helpers import flat_arguments as flat
 from tests.helpers.forked_cli import Forge
 from tests.helpers.toy_pools import calls, make_judge, make_pool
@@ -64,6 +65,25 @@ def test_a_dry_run_takes_the_strategys_options(judge, tmp_path):
         done = forge(*line, "nmae=a", cwd=tmp_path)
     assert done.code == 1
     assert "error: Strategy mine.py:pick: " in done.stderr
+
+
+def failing_budget(count):
+    raise GeneratorExit("no budget today")
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [(failing_budget, "no budget today"), (lambda count: count + "1", "TypeError"), (lambda count: (1, 2), "(1, 2)")],
+)
+@pytest.mark.parametrize("call", [flat.cook, flat.plan_cook])
+def test_a_budget_that_fails_or_is_none_is_its_strategy_s_fault_and_told_before_any_score(judge, call, most, said):
+    def mine(pool, score):
+        return list(pool)
+
+    with pytest.raises(RecipeError, match=r"^Strategy mine") as caught:
+        call(budget(most)(mine), pool="ckpts", eval="python:judge/judge.py:score", out="out")
+    assert said in str(caught.value)
+    assert not calls(judge)
 
 
 @pytest.mark.parametrize("strategy", ["average", "maximum", "greedy"])

@@ -15,8 +15,11 @@ T = TypeVar("T")
 
 
 def _budget(count: int, *, top_k: int | None = None) -> Budget:
-    if top_k is not None and not 1 <= top_k <= count:
-        raise RecipeError(f"{option_name('top_k')} must be between 1 and {count}, the size of the pool; found {top_k}.")
+    is_count = isinstance(top_k, int) and not isinstance(top_k, bool) and 1 <= top_k <= count
+    if top_k is not None and not is_count:
+        raise RecipeError(
+            f"{option_name('top_k')} must be a whole number from 1 to {count}, the size of the pool; found {top_k!r}."
+        )
     return Budget(singles=count, soups=count - 1 if top_k is None else min(top_k - 1, 1))
 
 

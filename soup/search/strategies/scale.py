@@ -44,6 +44,9 @@ def _budget(
     accept: str = "gt",
 ) -> Budget:
     Rule.parse(accept)
+    for option, name in (("start", start), ("method", method)):
+        if not isinstance(name, str):
+            raise RecipeError(f"{option} must be a name; found {name!r}.")
     METHODS.get(method)
     _refuse_grid(grid)
     refuse_components(components)
