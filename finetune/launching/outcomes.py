@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from finetune.jobs import SO_IT_WAS, Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state, rows_lost
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
+from soup.support.text import pluralize
 
 __all__ = ["JobOutcome", "classify_exit", "failure_report", "rows_left_out"]
 
@@ -94,7 +95,7 @@ def failure_report(failed: Sequence[tuple[Job, JobOutcome]], count: int) -> str:
         lines.append(f"  all of it: {log}")
     mend = any(outcome.status == JobStatus.FAILED for _, outcome in failed)
     lines.append(f"{'When that is mended, the' if mend else 'The'} same command goes on with what is not done.")
-    return f"{len(failed)} of {count} jobs are not done, {count - len(failed)} are.\n" + "\n".join(lines)
+    return f"{count - len(failed)} of {pluralize(count, 'job')} done; not done:\n" + "\n".join(lines)
 
 
 def _before_reason(tail: str, why: str) -> list[str]:

@@ -426,7 +426,7 @@ def test_a_real_failure_tells_what_to_do(trained):
     (root / "wrong.yaml").write_text(REAL.replace("ocr_vit]", "ocr_tower]\nout: elsewhere"))
     with pytest.raises(FinetuneError, match=r"ocr_tower.*general_vit") as error:
         finetune(root / "wrong.yaml")
-    assert "2 of 3 jobs are not done, 1 are" in str(error.value)
+    assert "1 of 3 jobs done; not done:" in str(error.value)
     assert not (root / "elsewhere").exists()
 
 

@@ -87,7 +87,7 @@ def test_the_start_comes_first_and_the_others_wait_for_it(tmp_path):
 
 def test_when_the_start_fails_the_others_are_told_as_not_started(tmp_path):
     said = refusal(place(tmp_path, STAGE, start="fail"))
-    assert "4 of 4 jobs are not done" in said
+    assert "0 of 4 jobs done; not done:" in said
     assert "start failed: out of luck" in said
     assert all(f"{name} not started: its start, start, failed" in said for name in NAMES)
     assert names_of(seen(tmp_path)) == ["start"]
@@ -198,7 +198,7 @@ def test_one_failing_job_never_stops_the_others_and_is_not_tried_again(tmp_path,
     message = refusal(place(tmp_path, b=mood))
     assert said in message
     assert str(tmp_path / "ckpts.finetune" / "b" / "log.txt") in message or mood == "silent"
-    assert "1 of 3 jobs are not done, 2 are" in message
+    assert "2 of 3 jobs done; not done:" in message
     assert names_of(seen(tmp_path)) == NAMES
     assert (tmp_path / "ckpts" / "c").is_dir()
     assert state(tmp_path, "b")["phase"] == "failed"

@@ -26,7 +26,7 @@ def test_jobs_run_skip_fail_stop_and_go_on_as_anywhere(tmp_path):
     path = place(tmp_path, CONFIG + "jobs_at_once: 2\nexecutor: ray\n", b="fail")
     with pytest.raises(FinetuneError, match="b failed: out of luck") as error:
         finetune(path, command=command)
-    assert "1 of 3 jobs are not done, 2 are" in str(error.value)
+    assert "2 of 3 jobs done; not done:" in str(error.value)
     assert sorted(line["name"] for line in seen(tmp_path)) == NAMES
     where = json.loads((tmp_path / "ckpts.finetune" / "a" / "place.json").read_text())
     assert (where["on"], where["address"]) == ("ray", "local")

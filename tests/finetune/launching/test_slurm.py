@@ -263,7 +263,7 @@ def test_the_array_waits_for_the_start_and_one_failure_stops_no_other(asking, tm
     path = place(tmp_path, STAGE + SLURM, b="fail")
     with pytest.raises(FinetuneError, match="b failed: out of luck") as error:
         finetune(path, command=command)
-    assert "1 of 4 jobs are not done, 3 are" in str(error.value)
+    assert "3 of 4 jobs done; not done:" in str(error.value)
     begins, ends = seen(tmp_path), seen(tmp_path, "end")
     assert begins[0]["name"] == ends[0]["name"] == "start"
     assert all(line["at"] > ends[0]["at"] for line in begins[1:])
