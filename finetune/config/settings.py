@@ -239,6 +239,10 @@ class TrainSettings(StrictModel):
         absent += [] if self.tiling else ["tiling"]
         return {name: value for name, value in stored.items() if name not in absent}
 
+    def earlier_models(self, steps: int) -> int:
+        """Count the models of earlier steps that a run of so many steps keeps as ingredients (`keep_every`)."""
+        return (steps - 1) // self.keep_every if self.keep_every else 0
+
     @property
     def validation_share(self) -> float:
         """The share of each data set that is held out; 0 where other data sets are, or none."""

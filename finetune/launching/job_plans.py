@@ -345,7 +345,4 @@ def _weights_bytes(job: Job) -> int:
     """How large an ingredient becomes, as far as its start tells."""
     start = Path(job.start)
     size = sum(path.stat().st_size for path in start.glob("*.safetensors")) if start.is_dir() else 0
-    kept = 0
-    if job.settings.keep_every and job.settings.steps:
-        kept = (job.settings.steps - 1) // job.settings.keep_every
-    return size * (1 + kept)
+    return size * (1 + job.settings.earlier_models(job.settings.steps or 1))

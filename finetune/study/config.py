@@ -15,6 +15,7 @@
     learning_rates: [2.5e-4, 5.0e-4, 1.0e-3]
     judge: {url: "http://127.0.0.1:8000/v1", model: some-judge}
     workers: 2
+    shots: 2                          # and `model`, `engine`, `engine_args`, `batch_size`: as `soup eval` has them
 
 Source of the comparisons: POINTS, arXiv 2409.04828, Table 4 and section 3.4; `all_data` is the baseline that it leaves
 out: one model on all of the data, trained as long as one ingredient, and as long as all of them together.
@@ -70,8 +71,11 @@ class StudyConfig(_Strict):
     learning_rates: list[Annotated[float, Field(gt=0)]] = []
     judge: LLMJudgeConfig | None = None
     model: str = "auto"
+    engine: str = "transformers"
+    engine_args: dict[str, object] = {}
     batch_size: int | Literal["auto"] = "auto"
     workers: int = Field(0, ge=0)
+    shots: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _goes_together(self) -> StudyConfig:
@@ -98,6 +102,19 @@ class StudyConfig(_Strict):
         """The names of each pool's ingredients."""
         added = self.finetune["added"]
         return list(added) if isinstance(added, Mapping) else []
+
+    def pool_size(self, home: Path, changed: Mapping[str, object] | None = None) -> int | None:
+        """Count the ingredients of a pool, models of earlier steps too; None where the steps follow from the rows.
+
+        Args:
+            home: the folder of the study's file.
+            changed: keys that are others.
+        """
+        path = self.seed_folder(home, self.seeds[0]) / "finetune.yaml"
+        config = parse_config(self.pool(home, self.seeds[0], changed), path)
+        if config.keep_every and config.steps is None:
+            return None
+        return len(self.ingredients) * (1 + config.earlier_models(config.steps or 1))
 
     def seed_folder(self, home: Path, seed: int) -> Path:
         """Give the folder of a seed; `home` is the folder of the study's file."""

@@ -31,6 +31,8 @@ from soup.support.text import bullet_list
 
 __all__ = ["plan_study", "run_study"]
 
+UNKNOWN = "as many as the steps keep"
+
 
 def run_study(path: Path | str, *, voice: StudyProgress | None = None, judge_url: str | None = None) -> StudyTable:
     """Do what a study's file asks for and is not there yet, and write its table beside the seeds' folders.
@@ -125,18 +127,21 @@ def plan_study(path: Path | str, *, judge_url: str | None = None) -> dict[str, o
         FinetuneError: a wrong file.
         EvaluatorError: a benchmark is unknown, or its data are not here, unless `prepare` may bring them.
     """
-    study = _with_judge(read_study(Path(path)), judge_url)
+    path = Path(path)
+    study = _with_judge(read_study(path), judge_url)
     _check_strategies(study, path)
     if not study.prepare:
-        seed_run = SeedRun(study, Path(path).parent, study.seeds[0], StudyProgress())
+        seed_run = SeedRun(study, path.parent, study.seeds[0], StudyProgress())
         with seed_run.environment():
             seed_run.check_eval()
     k, rates = len(study.ingredients), len(study.learning_rates)
     trained = {"start": int(isinstance(study.finetune["start"], Mapping)), "pool": k, "the base set alone": 1}
-    evaluated: dict[str, object] = {"singles": k + 2, **_most_evaluations(study)}
-    for pool in study.pools:
+    size = study.pool_size(path.parent)
+    evaluated: dict[str, object] = {**_most_evaluations(study, size), "singles": UNKNOWN if size is None else size + 2}
+    for pool, changed in study.pools.items():
         trained[pool] = k
-        evaluated |= {f"{pool}: {name}": most for name, most in {"singles": k, **_most_evaluations(study)}.items()}
+        most = _most_evaluations(study, study.pool_size(path.parent, changed))
+        evaluated |= {f"{pool}: {name}": count for name, count in most.items()}
     if "learning_rates" in study.compare:
         trained["learning_rates"], evaluated["learning_rates"] = rates, 2 * rates - 1
     if "individual_select" in study.compare:
@@ -150,7 +155,7 @@ def plan_study(path: Path | str, *, judge_url: str | None = None) -> dict[str, o
         "trainings_per_seed": trained,
         "evaluations_per_seed_at_most": evaluated,
         "benchmarks": study.eval,
-        "out": str(Path(path).parent / study.root),
+        "out": str(path.parent / study.root),
     }
 
 
@@ -162,20 +167,27 @@ def _with_judge(study: StudyConfig, url: str | None) -> StudyConfig:
     return study.model_copy(update={"judge": study.judge.model_copy(update={"url": url})})
 
 
-def _most_evaluations(study: StudyConfig) -> dict[str, object]:
-    """Return how many soups each strategy scores at most, singles among them."""
-    budgets = {name: BoundStrategy.bind(name, None).budget(len(study.ingredients)) for name in study.strategies}
-    return {name: b.singles + b.soups if b else "as many as it asks for" for name, b in budgets.items()}
+def _most_evaluations(study: StudyConfig, size: int | None) -> dict[str, object]:
+    """Return how many models of a pool of that size are scored, and how many each strategy scores at most."""
+    if size is None:
+        return dict.fromkeys(["singles", *study.strategies], UNKNOWN)
+    budgets = {name: BoundStrategy.bind(name, None).budget(size) for name in study.strategies}
+    most = {name: b.singles + b.soups if b else "as many as it asks for" for name, b in budgets.items()}
+    return {"singles": size, **most}
 
 
-def _check_strategies(study: StudyConfig, path: Path | str) -> None:
+def _check_strategies(study: StudyConfig, path: Path) -> None:
     """Raise FinetuneError for strategies that are unknown or refuse such a pool, before hours of training."""
-    wrong = []
+    sizes = [study.pool_size(path.parent, changed) for changed in ({}, *study.pools.values())]
+    wrong: dict[str, None] = {}
     for name in study.strategies:
         try:
-            BoundStrategy.bind(name, None).budget(len(study.ingredients))
+            strategy = BoundStrategy.bind(name, None)
+            for size in sizes:
+                if size is not None:
+                    strategy.budget(size)
         except SoupError as error:
-            wrong.append(f"strategies: {error}")
+            wrong[f"strategies: {error}"] = None
     if wrong:
         raise FinetuneError(f"{path}: {len(wrong)} wrong.\n{bullet_list(wrong)}")
 

@@ -192,8 +192,11 @@ class Selector:
             "batch_size": config.batch_size,
             "workers": config.workers,
         }
-        if config.split is not None:
-            study["split"] = config.split
+        study |= {
+            name: value
+            for name, (default, _) in options_of(EvalConfig).items()
+            if name in StudyConfig.model_fields and (value := getattr(config, name)) != default
+        }
         if config.judge_url and config.judge_model:
             judge = {"url": config.judge_url, "model": config.judge_model, "key_env": config.judge_key_env}
             study["judge"] = judge

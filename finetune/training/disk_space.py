@@ -32,8 +32,8 @@ def check_disk_space(model: nn.Module, settings: TrainSettings, steps: int, fold
         FinetuneError: less is free.
     """
     checkpoints = 2 * checkpoint_bytes(model) if settings.checkpoint_every else 0
-    kept = (steps - 1) // settings.keep_every if settings.keep_every else 0
-    ingredients = 1 + kept + settings.keep_best  # the next best one is complete before the last one goes
+    # Of `keep_best` the next best one is complete before the last one goes.
+    ingredients = 1 + settings.earlier_models(steps) + settings.keep_best
     needed_bytes = checkpoints + ingredients * ingredient_bytes(model, settings)
 
     def error(free: FreeSpace) -> FinetuneError:

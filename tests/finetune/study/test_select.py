@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import finetune.launching.launch
 from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
+from finetune.study.config import read_study
 from finetune.study.run import run_study
 from finetune.study.seed_run import StudyProgress
 from finetune.study.select import Selector
@@ -108,12 +109,21 @@ def test_what_a_study_can_t_say_of_how_this_one_scored_is_told(home, trainer):
     config = replace(EVAL, shots=2, judge_model="judge", batch_size=3)
     selector = Selector(home / "pool.yaml", EVAL, voice=StudyProgress(say=told.append))
     selector.config = config
-    assert selector._not_in_study() == ["`judge_model`", "`shots`"]
+    assert selector._not_in_study() == ["`judge_model`"]
     selector.config = replace(EVAL, timeout_seconds=60)
     selector.run()
     assert (
         told[-1] == f"{home / 'pool.selected.study.yaml'}: a study has no key for `timeout_seconds`: it scores without"
     )
+
+
+def test_the_study_that_was_written_scores_as_this_selection_did(home, trainer):
+    selector = Selector(home / "pool.yaml", EVAL)
+    selector.config = replace(EVAL, shots=2, engine="vllm", engine_args={"max_model_len": 512}, batch_size=3)
+    selector._write_study(selector._selected(()))
+    study = read_study(home / "pool.selected.study.yaml")
+    assert (study.shots, study.engine, study.engine_args) == (2, "vllm", {"max_model_len": 512})
+    assert study.batch_size == 3
 
 
 def test_the_rest_is_souped_by_the_study_that_was_written(home, trainer):

@@ -26,7 +26,7 @@ from finetune.jobs import plan_jobs
 from finetune.study.config import read_study
 from finetune.study.run import plan_study, run_study
 from finetune.study.section import StudySection
-from finetune.study.seed_run import StudyProgress
+from finetune.study.seed_run import SeedRun, StudyProgress
 from finetune.study.table import StudyResult, StudyTable
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, FinetuneError
@@ -186,6 +186,38 @@ def test_another_pool_is_counted_before_anything_is_made(home, trainer):
     evaluations = plan["evaluations_per_seed_at_most"]
     assert (evaluations["singles"], evaluations["half: singles"]) == (5, 3)
     assert [evaluations[f"half: {name}"] for name in ("average", "greedy", "scale")] == [1, 5, 10]
+
+
+def test_a_dry_run_counts_models_of_earlier_steps_among_each_pool_s_ingredients(home, trainer):
+    kept = STUDY.replace("  lr: 1\n", "  lr: 1\n  keep_every: 3\n")  # of steps 3, 6, 9 and 10
+    (home / "study.yaml").write_text(kept + "strategies: [average, greedy]\npools:\n  short: {steps: 3}\n")
+    plan = plan_study(home / "study.yaml")
+    assert plan["trainings_per_seed"]["pool"] == plan["trainings_per_seed"]["short"] == 3
+    evaluations = plan["evaluations_per_seed_at_most"]
+    assert [evaluations[name] for name in ("singles", "average", "greedy")] == [14, 1, 23]
+    assert [evaluations[f"short: {name}"] for name in ("singles", "average", "greedy")] == [3, 1, 5]
+
+
+def test_where_the_steps_follow_from_the_rows_a_dry_run_knows_no_count_of_earlier_models(home, trainer):
+    kept = STUDY.replace("  lr: 1\n  steps: 10\n", "  lr: 1\n  epochs: 1\n  keep_every: 3\n")
+    (home / "study.yaml").write_text(kept + "strategies: [average, soce]\n")
+    evaluations = plan_study(home / "study.yaml")["evaluations_per_seed_at_most"]
+    assert evaluations["singles"] == evaluations["soce"] == "as many as the steps keep"
+
+
+def test_a_strategy_is_checked_against_the_pool_with_its_models_of_earlier_steps(home, trainer):
+    kept = STUDY.replace("  lr: 1\n", "  lr: 1\n  keep_every: 5\n") + "strategies: [average, soce]\n"
+    (home / "study.yaml").write_text(kept)  # 6 ingredients
+    plan_study(home / "study.yaml")
+    (home / "study.yaml").write_text(kept + "pools:\n  short: {steps: 5}\n")
+    with pytest.raises(FinetuneError, match="soce needs at least 5 ingredients"):
+        plan_study(home / "study.yaml")
+
+
+def test_a_study_scores_by_its_engine_and_its_shots(home):
+    (home / "study.yaml").write_text(STUDY + "engine: vllm\nengine_args: {max_model_len: 512}\nshots: 2\n")
+    config = SeedRun(read_study(home / "study.yaml"), home, 0)._eval_config()
+    assert (config.engine, config.engine_args, config.shots) == ("vllm", {"max_model_len": 512}, 2)
 
 
 def test_seeds_may_lie_behind_a_link_to_another_disk(home, trainer):
