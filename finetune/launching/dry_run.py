@@ -86,6 +86,9 @@ def _remarks(launch: LaunchPlan, where: str, jobs: Sequence[PlannedJob]) -> list
             f"a job is estimated to need {format_bytes(needs)} of a GPU's memory, and the smallest here has "
             f"{format_bytes(has)}: gradient_checkpointing, micro_batch, lora or parallel: fsdp make it less"
         )
+    if idle := [job["name"] for job in jobs if job["trained"] == 0]:
+        names = ", ".join(idle)
+        remarks.append(f"{names}: by the tensors' names in files nothing would be trained; --check tells for sure")
     if where == "local" and launch.config.gpus_per_job > 1 and not local_gpus():
         remarks.append(f"there is no GPU here: a job is {launch.config.gpus_per_job} processes on the CPU")
     return remarks

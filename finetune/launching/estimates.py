@@ -13,7 +13,6 @@ the allocator wastes are left out.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,10 @@ from finetune.config import TrainSettings
 from finetune.jobs import Job, Json, read_state
 from finetune.launching.digests import Content
 from finetune.launching.executors.local import local_gpus
-from finetune.launching.start_check import read_model_config, shapes_of
+from finetune.launching.start_check import adapted_layers, read_model_config, shapes_of, trained_in_full
 
 __all__ = ["Estimate", "EstimateDocument", "estimate", "smallest_gpu_bytes", "trained_parameters"]
 
-LAYER = re.compile(r"^(.*?\.)(\d+)\.")
-HEADS = ("embed", "lm_head", "wte", "vision", "visual", "vit", "projector", "connector", "merger")
 # Settings that the time of a step depends on.
 PACE = ("global_batch_size", "micro_batch", "max_length", "precision", "parallel", "freeze", "train", "lora", "packing")
 SHARED = {"ddp": (1, 1), "zero2": (1, 2), "zero3": (2, 2), "fsdp": (2, 2)}  # weights, the rest: 2 is shared out
@@ -104,42 +101,9 @@ def _start(job: Job, others: Sequence[Job]) -> Path:
 
 def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> int:
     """Count the numbers that learn, by the names of tensors in the file, which are near to the model's."""
-    if settings.lora:
-        rank = settings.lora.rank
-        pairs = sum(rank * sum(shape) for name, shape in shapes.items() if _adapted(name, shape, settings))
-        return pairs + sum(math.prod(shape) for name, shape in shapes.items() if _in_any(name, settings.lora.save))
-    learning = {name: shape for name, shape in shapes.items() if not _in_any(name, settings.freeze)}
-    for part, much in settings.train.items():
-        names = [name for name in learning if _in_any(name, [part])]
-        last = _last_layers(names, much)
-        learning = {name: shape for name, shape in learning.items() if name not in names or name in last}
-    return sum(map(math.prod, learning.values()))
-
-
-def _in_any(name: str, parts: Iterable[str]) -> bool:
-    return any(f".{part}." in f".{name}." for part in parts)
-
-
-def _last_layers(names: Sequence[str], much: str) -> set[str]:
-    """Of a part's tensors those that `all`, `none` or `last 3` means."""
-    if not much.startswith("last"):
-        return set(names) if much == "all" else set()
-    rows: dict[str, set[int]] = {}
-    for name in names:
-        if match := LAYER.match(name):
-            rows.setdefault(match[1], set()).add(int(match[2]))
-    count = int(much.split()[-1]) if much.split()[-1].isdecimal() else 0
-    chosen = {row: sorted(numbers)[-count:] for row, numbers in rows.items()}
-    return {name for name in names if (match := LAYER.match(name)) and int(match[2]) in chosen[match[1]]}
-
-
-def _adapted(name: str, shape: Sequence[int], settings: TrainSettings) -> bool:
-    if len(shape) != 2 or not name.endswith(".weight"):
-        return False
-    target = settings.lora.target if settings.lora else None
-    if target is not None:
-        return re.fullmatch(target, name.removesuffix(".weight")) is not None
-    return not any(word in name for word in HEADS)
+    rank = settings.lora.rank if settings.lora else 0
+    pairs = sum(rank * sum(shapes[name]) for name in adapted_layers(shapes, settings))
+    return pairs + sum(math.prod(shapes[name]) for name in trained_in_full(shapes, settings))
 
 
 def _state_bytes(count: int, trained: int, settings: TrainSettings, gpus: int) -> int:

@@ -24,7 +24,7 @@ from finetune.jobs import (
     stamp_time,
 )
 from finetune.launching.digests import Content, Digests
-from finetune.launching.start_check import faults_of_start, unknown_parts
+from finetune.launching.start_check import faults_of_settings, faults_of_start
 from finetune.training.parallel import configuration_path
 from finetune.training.watching import check_evaluation
 from soup.errors import FinetuneError, OutputError, SoupError
@@ -153,7 +153,7 @@ def _check_settings(jobs: list[Job], gpus_per_job: int, findings: _Findings) -> 
     faults: dict[str, None] = {}
     for job in jobs:
         start = Path(starts.get(job.after or "", job.start))
-        faults |= dict.fromkeys(f"start {start}: {fault}" for fault in unknown_parts(start, job.settings))
+        faults |= dict.fromkeys(f"start {start}: {fault}" for fault in faults_of_settings(start, job.settings))
     findings.problems += [*faults, *absent_needs(jobs, gpus_per_job)]
 
 

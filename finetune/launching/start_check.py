@@ -6,7 +6,7 @@ No torch is needed for it: a launcher waits for days. What only the model itself
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune.config import TrainSettings
@@ -16,7 +16,17 @@ from soup.errors import FinetuneError, SoupError
 from soup.support.json_text import read_json_object
 from soup.support.text import did_you_mean
 
-__all__ = ["faults_of_start", "read_model_config", "shapes_of", "unknown_parts"]
+__all__ = [
+    "adapted_layers",
+    "faults_of_settings",
+    "faults_of_start",
+    "read_model_config",
+    "shapes_of",
+    "trained_in_full",
+]
+
+LAYER = re.compile(r"^(.*?\.)(\d+)\.")
+HEADS = ("embed", "lm_head", "wte", "vision", "visual", "vit", "projector", "connector", "merger")
 
 
 def shapes_of(start: Path) -> dict[str, tuple[int, ...]]:
@@ -54,10 +64,11 @@ def faults_of_start(start: Path) -> Iterator[str]:
         )
 
 
-def unknown_parts(start: Path, settings: TrainSettings) -> list[str]:
-    """Give the settings that name parts which a POINTS model here does not have, or what POINTS models alone can.
+def faults_of_settings(start: Path, settings: TrainSettings) -> list[str]:
+    """Give the settings that a POINTS model here can't be trained by, and what POINTS models alone can.
 
-    Parts of other families are not checked: their tensors' names in files are others than in memory.
+    Those name parts that it does not have, or that are frozen and trained, or leave nothing of it to train. Parts of
+    other families are not checked: their tensors' names in files are others than in memory.
     """
     config = read_model_config(start)
     if (family := config.get("model_type")) != "points":
@@ -66,11 +77,11 @@ def unknown_parts(start: Path, settings: TrainSettings) -> list[str]:
     shapes = shapes_of(start)
     if not shapes:
         return []
-    return [*_unknown_names(shapes, settings), *_unmatched_target(shapes, settings)]
+    unknown = [*_unknown_names(shapes, settings), *_unmatched_target(shapes, settings)]
+    return unknown or [*_nothing_trained(shapes, settings)]
 
 
 def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
-    dotted = [f".{name}." for name in shapes]
     top = {name.partition(".")[0] for name in shapes}
     saved = settings.lora.save if settings.lora else []
     keys = {
@@ -81,7 +92,7 @@ def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: TrainSettings)
     }
     for key, names in keys.items():
         for name in names:
-            if not any(f".{name}." in tensor for tensor in dotted):
+            if not any(_in_any(tensor, [name]) for tensor in shapes):
                 yield f"{key}: no part is called {name}.{did_you_mean(name, top)}"
 
 
@@ -96,3 +107,56 @@ def _unmatched_target(shapes: Mapping[str, Sequence[int]], settings: TrainSettin
     hint = f"; it has to match the whole name: .*{target}.* takes in {within}" if within else ""
     example = f", such as {layers[-1]}" if layers and not within else ""
     yield f"lora.target {target!r} matches no linear layer{example}{hint}"
+
+
+def _nothing_trained(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
+    saved = settings.lora.save if settings.lora else []
+    both = [name for name in settings.freeze if name in (*settings.train, *saved)]
+    yield from (f"{name}: both in freeze and in train or lora.save" for name in both)
+    trained = [*trained_in_full(shapes, settings), *adapted_layers(shapes, settings)]
+    for name in settings.lr_overrides:
+        if not any(_in_any(tensor, [name]) for tensor in trained):
+            yield f"lr_overrides.{name}: nothing of it is trained"
+    if not trained:
+        yield "nothing is left to train: all parts are frozen"
+
+
+def trained_in_full(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> list[str]:
+    """Give the tensors that learn themselves, by their names in the file, which are near to the model's."""
+    if settings.lora:
+        return [name for name in shapes if _in_any(name, settings.lora.save)]
+    kept, trained = list(settings.freeze), set[str]()
+    for part, much in settings.train.items():
+        trained |= _last_layers([name for name in shapes if _in_any(name, [part])], much)
+        kept += [part] * (much != "all")
+    return [name for name in shapes if name in trained or not _in_any(name, kept)]
+
+
+def adapted_layers(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> list[str]:
+    """Give the weights that adapters are put beside; none without `lora`."""
+    return [name for name, shape in shapes.items() if settings.lora and _adapted(name, shape, settings.lora.target)]
+
+
+def _in_any(name: str, parts: Iterable[str]) -> bool:
+    return any(f".{part}." in f".{name}." for part in parts)
+
+
+def _last_layers(names: Sequence[str], much: str) -> set[str]:
+    """Of a part's tensors those that `all`, `none` or `last 3` means."""
+    if not much.startswith("last"):
+        return set(names) if much == "all" else set()
+    rows: dict[str, set[int]] = {}
+    for name in names:
+        if match := LAYER.match(name):
+            rows.setdefault(match[1], set()).add(int(match[2]))
+    count = int(much.split()[-1]) if much.split()[-1].isdecimal() else 0
+    chosen = {row: sorted(numbers)[-count:] for row, numbers in rows.items()}
+    return {name for name in names if (match := LAYER.match(name)) and int(match[2]) in chosen[match[1]]}
+
+
+def _adapted(name: str, shape: Sequence[int], target: str | None) -> bool:
+    if len(shape) != 2 or not name.endswith(".weight"):
+        return False
+    if target is not None:
+        return re.fullmatch(target, name.removesuffix(".weight")) is not None
+    return not any(word in name for word in HEADS)

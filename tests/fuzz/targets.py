@@ -29,7 +29,7 @@ from finetune.launching.executors.processes import LAUNCHER, read_launcher
 from finetune.launching.executors.protocol import PLACEMENT
 from finetune.launching.job_plans import plan_launch
 from finetune.launching.outcomes import rows_left_out
-from finetune.launching.start_check import faults_of_start, unknown_parts
+from finetune.launching.start_check import faults_of_settings, faults_of_start
 from finetune.launching.status import cells, job_row, status_json
 from finetune.media.images import frame_count, frames_of, open_picture, size_of
 from finetune.points.named_tilings import named_tiling
@@ -98,7 +98,7 @@ def config(data: bytes, folder: Path) -> None:
     """A `config.json`: as the config of a model, beside another, of a start, and as what says where it came from."""
     path, other = _checkpoint(folder), _opened(folder / "plain")
     _written(path / "config.json", data)
-    list(faults_of_start(path)), unknown_parts(path, _SETTINGS)
+    list(faults_of_start(path)), faults_of_settings(path, _SETTINGS)
     with Checkpoint(path) as checkpoint:
         different_starts({"a": checkpoint, "b": other})
         config_for(data, list(checkpoint.tensors.values()))

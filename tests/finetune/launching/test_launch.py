@@ -776,6 +776,37 @@ def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_
     assert not seen(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("freeze: [general_vit, llm, vision_projector]\n", "nothing is left to train: all parts are frozen"),
+        ("train: {general_vit: none, llm: none, vision_projector: none}\n", "nothing is left to train"),
+        ("freeze: [llm]\ntrain: {llm: last 1}\n", "llm: both in freeze and in train or lora.save"),
+        ("freeze: [llm]\nlr_overrides: {llm: 1.0e-5}\n", "lr_overrides.llm: nothing of it is trained"),
+        (
+            "lora: {save: []}\nlr_overrides: {vision_projector: 1.0e-5}\n",
+            "vision_projector: nothing of it is trained",
+        ),
+    ],
+)
+def test_settings_by_which_a_start_would_not_learn_are_told_before_any_job(tmp_path, wrong, why):
+    path = place(tmp_path, points_start(tmp_path) + wrong)
+    assert refusal(path).count(why) == 1
+    assert not seen(tmp_path)
+
+
+def test_a_dry_run_remarks_where_nothing_of_another_family_seems_to_be_trained(tmp_path):
+    path = place(tmp_path, points_start(tmp_path) + "freeze: [general_vit, llm, vision_projector]\n")
+    (tmp_path / "start" / "config.json").write_text('{"model_type": "llava"}')
+    (remark,) = plan_dry_run(path)["remarks"]
+    assert "a, b, c: by the tensors' names in files nothing would be trained; --check tells for sure" in remark
+
+
+def test_a_part_that_is_trained_within_a_frozen_one_is_no_fault(tmp_path):
+    frozen = "freeze: [general_vit, llm, vision_projector]\ntrain: {llm.model.q_proj: all}\n"
+    assert plan_launch(place(tmp_path, points_start(tmp_path) + frozen), writing=False).jobs
+
+
 def test_parts_that_a_start_has_are_no_fault(tmp_path):
     right = "freeze: [general_vit]\nlr_overrides: {q_proj: 1.0e-5}\nlora: {target: '.*q_proj'}\nparallel: zero2\n"
     assert len(launch(place(tmp_path, points_start(tmp_path) + right))) == 3

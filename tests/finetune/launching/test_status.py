@@ -49,6 +49,7 @@ def settings(**keys):
         ({"train": {"general_vit": "last 2"}}, ALL - 310 + 200),
         ({"train": {"general_vit": "none"}}, ALL - 310),
         ({"train": {"general_vit": "all"}}, ALL),
+        ({"freeze": ["llm"], "train": {"llm.model.embed_tokens": "all"}}, ALL - 420),
         ({"lora": {"rank": 4}}, 4 * 40 + 200),
         ({"lora": {"rank": 4, "save": []}}, 4 * 40),
         ({"lora": {"rank": 2, "target": r"general_vit\.layers\.\d\.w", "save": []}}, 3 * 2 * 20),
