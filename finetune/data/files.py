@@ -113,11 +113,16 @@ def _open_directory(path: Path, data_set: DataSet) -> RowFile:
         return _open_tables(*_of_split(next(iter(kinds.values())), path, data_set))
     if len(kinds) == 1 and len(files := next(iter(kinds.values()))) == 1:
         return open_file(data_set.model_copy(update={"path": str(files[0])}))
-    content = f"found {sum(map(len, kinds.values()))} files of {', '.join(kinds)}" if kinds else "there is no data.json"
-    raise FinetuneError(
+    expected = (
         f"{path}: expected a data set here (data.json, one .json or .jsonl file, Parquet or Arrow files, or what "
-        f"save_to_disk wrote), but {content}. Name one file as the path."
+        "save_to_disk wrote), but"
     )
+    if kinds:
+        count = sum(map(len, kinds.values()))
+        raise FinetuneError(f"{expected} found {count} files of {', '.join(kinds)}. Name one file as the path.")
+    others = sorted({file.suffix for file in path.iterdir() if file.is_file()} - {""})
+    found = f", and files of {', '.join(others)} are not read: convert them to JSON lines or Parquet" if others else ""
+    raise FinetuneError(f"{expected} there is no data.json{found}.")
 
 
 def _of_split(files: Sequence[Path], path: Path, data_set: DataSet) -> tuple[list[Path], Path]:

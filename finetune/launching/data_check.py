@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from finetune.config import Stage
 from finetune.data.check import COLUMNS, DataReport, JobData, check_data
 from finetune.data.tokens import training_processor
 from finetune.jobs import START, Job, at_root, read_plan
+from finetune.launching.digests import unread_files
 from finetune.launching.job_plans import absent_needs
 from soup.errors import FinetuneError, SoupError
 
@@ -63,8 +65,10 @@ def check(
         decode=decode,
         faults_to=faults_to,
     )
+    unread = [text for data_set in (*base, *chain(*added.values())) for text in unread_files(data_set)]
     return replace(
         report,
+        notes=(*dict.fromkeys(unread), *report.notes),
         errors=(*absent_needs(jobs, config.gpus_per_job), *_settings_faults(start, processor, jobs), *report.errors),
     )
 

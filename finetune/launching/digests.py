@@ -30,7 +30,7 @@ from soup.errors import FinetuneError
 from soup.support.json_text import parse_json
 from soup.support.text import did_you_mean
 
-__all__ = ["Content", "Digests", "is_preset", "row_files"]
+__all__ = ["Content", "Digests", "is_preset", "row_files", "unread_files"]
 
 FORMAT = 2  # moves on when the same settings would train another model
 PRESETS = ("tiny", "0.5b", "7b", "9b")  # those of finetune/points/presets.py, which imports transformers
@@ -199,6 +199,16 @@ def row_files(location: Path) -> Sequence[Path]:
     if not files:
         raise FinetuneError(f"{location}: no data.json, and no other file of rows ({', '.join(ROW_SUFFIXES)})")
     return files
+
+
+def unread_files(data_set: DataSet) -> list[str]:
+    """Tell of files of rows that lie beside a directory's `data.json`, which is read alone."""
+    location = Path(data_set.path)
+    if not (location / "data.json").is_file():
+        return []
+    files = sorted(path.name for path in location.iterdir() if path.suffix in ROW_SUFFIXES and path.is_file())
+    others = ", ".join(name for name in files if name != "data.json")
+    return [f"data {location}: data.json alone is read, not {others}; name that as a data set, too"] if others else []
 
 
 def _pictures(file: Path) -> Iterator[str]:

@@ -23,7 +23,7 @@ from finetune.jobs import (
     read_stamp,
     stamp_time,
 )
-from finetune.launching.digests import Content, Digests
+from finetune.launching.digests import Content, Digests, unread_files
 from finetune.launching.start_check import faults_of_settings, faults_of_start
 from finetune.training.parallel import configuration_path
 from finetune.training.watching import check_evaluation
@@ -125,6 +125,7 @@ def _check_data(jobs: list[Job], findings: _Findings) -> None:
             findings.problems.append(f"data set {error}")
             continue
         findings.contents[data_set.path] = content
+        findings.remarks += unread_files(data_set)
         if content.rows == 0:
             findings.problems.append(
                 f"data set {data_set.path}: no rows were found in it (no conversations or messages); --check tells more"

@@ -525,6 +525,13 @@ def test_an_empty_directory_says_what_it_should_hold(tmp_path):
         open_file(DataSet(path=str(tmp_path)))
 
 
+def test_a_directory_of_other_kinds_of_files_says_which_are_there(tmp_path):
+    for name in ("000.tar", "001.tar", "list.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(FinetuneError, match=r"no data\.json, and files of \.csv, \.tar are not read: convert them"):
+        open_file(DataSet(path=str(tmp_path)))
+
+
 def test_a_data_set_of_the_hub_is_asked_for_by_name_and_split(tmp_path, monkeypatch):
     """The Hub itself is out of reach of tests: what it would be asked for, and what becomes of its table."""
     import datasets

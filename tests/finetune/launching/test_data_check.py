@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from finetune.launching.data_check import check
+from finetune.launching.job_plans import plan_launch
 from finetune.launching.shown_rows import LEARNT, show_rows
 from soup.cli.app import cli
 from soup.errors import FinetuneError
@@ -63,6 +65,17 @@ def test_adapters_with_the_default_parts_fit_any_family(root, kind):
 def test_settings_that_all_jobs_would_fail_by_are_found(root, changed, words):
     (error,) = checked(root, "llava", **changed).errors
     assert words in error
+
+
+def test_rows_beside_a_folder_s_data_json_are_told_and_not_read(root, tmp_path):
+    for name in ("more.jsonl", "other.json", "pictures.txt"):
+        shutil.copy(root / "a" / "data.json", tmp_path / name)
+    shutil.copytree(root / "a", tmp_path, dirs_exist_ok=True)
+    report = checked(root, "llava", added={"a": str(tmp_path), "b": [str(tmp_path), "a"]})
+    told = f"data {tmp_path}: data.json alone is read, not more.jsonl, other.json; name that as a data set, too"
+    assert [note for note in report.notes if "alone is read" in note] == [told]
+    assert report.sets[1].rows == 4
+    assert told in plan_launch(root / "pool.yaml", writing=False).remarks
 
 
 def test_a_package_to_log_with_that_is_not_here_is_found(root, monkeypatch):
