@@ -48,6 +48,7 @@ IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": BOTH, **di
 TURN_KEYS = ("messages", "conversations")
 UNREAD = (("<audio>", "audio"), ("<audio>", "audios"), ("<bbox>", "objects"), ("<ref-object>", "objects"))
 """Markers that other tools fill in, and the column that they fill in."""
+UNWANTED = ("label", "kto_tag")  # of KTO, as ms-swift and LLaMA-Factory write it: false marks a bad answer
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image_url", "input_image", "image")
 VIDEO_PARTS = ("video_url", "video")
@@ -111,6 +112,7 @@ def read_row(
         try:
             raw = rename_columns(raw, columns) if columns else raw
             format = format or detect_format(raw)
+            _refuse_unwanted(raw, format)
             raw = as_conversation(raw, format) if format in FLAT else raw
         except _FaultError:
             raise
@@ -119,6 +121,13 @@ def read_row(
         return _Reading(raw, where, root, format, frames).sample()
     except _FaultError as wrong:
         raise RowError(where, [wrong.fault]) from None
+
+
+def _refuse_unwanted(raw: Mapping[str, object], format: str) -> None:
+    """Raise ValueError for a row whose answer is one to keep from; a flat row's columns may mean anything."""
+    unwanted = [name for name in UNWANTED if raw.get(name) is False and format not in ("alpaca", "flat")]
+    if unwanted:
+        raise ValueError(f"{unwanted[0]}: false says that its answer is a bad one, and all are learnt; leave it out")
 
 
 class _Reading:

@@ -79,6 +79,7 @@ class RowScanner:
         self.others = ProcessorRows(processor) if processor is not None and not self.tokens else None
         self.template = RowTokenizer(processor)
         self.image_tokens = [IMAGE_TOKEN] if processor is None else _image_tokens(processor)
+        self.end_token = None if processor is None else processor.tokenizer.eos_token
         self.max_length, self.exact, self.decode = max_length, exact, decode
         self.seen: dict[str, Tiles | Size | Fault] = {}
 
@@ -94,6 +95,11 @@ class RowScanner:
             for i, text in enumerate(texts_of(sample), 1)
             for token in self.image_tokens
             if token in text
+        ]
+        faults += [
+            Fault("end_token", f"turn {i} holds {self.end_token}, which ends a turn, before its end; take it out")
+            for i, text in enumerate(texts_of(sample), 1)
+            if self.end_token and self.end_token in text.rstrip().removesuffix(self.end_token)
         ]
         for k, picture in enumerate(sample["images"], 1):
             if isinstance(fault := self._measured(picture), Fault):

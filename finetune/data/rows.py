@@ -22,6 +22,7 @@ KINDS = {
     "roles": "roles out of order",
     "placeholders": "placeholders that don't match the images",
     "image_token": "the image token written in the text",
+    "end_token": "the end of a turn written in the text",
     "empty_answer": "answers that are empty",
     "coordinates": "points or boxes that can't be right",
     "image_missing": "images missing",

@@ -45,6 +45,7 @@ BAD = {
     "roles": {"conversations": ask("Hello?")[::-1]},
     "placeholders": {"conversations": ask()},
     "image_token": {"conversations": ask("What is <|image_pad|>?")},
+    "end_token": {"conversations": ask("Hello?", "red<|im_end|>blue")},
     "empty_answer": {"conversations": ask("Hello?", " ")},
     "image_missing": {"image": "gone.png", "conversations": ask()},
     "image_unreadable": {"image": "text.png", "conversations": ask()},
@@ -57,11 +58,11 @@ def test_every_kind_of_bad_row_is_counted_and_told(tmp_path, processor):
     report = check_data([data], {}, settings(), processor)
     (one,) = report.sets
     assert one.faults == {**dict.fromkeys(BAD, 1), "image_unreadable": 2}
-    assert (one.rows, one.bad, len(one.first)) == (10, 9, 9)
+    assert (one.rows, one.bad, len(one.first)) == (11, 10, 10)
     assert not report.ok
-    assert "bad rows: 9 of 10" in report.errors[0]
+    assert "bad rows: 10 of 11" in report.errors[0]
     assert "image 1: no such file: " in report.errors[0]
-    assert f"{data.path}, row 9: " in report.errors[0]
+    assert f"{data.path}, row 10: " in report.errors[0]
     with pytest.raises(FinetuneError, match="not fit to train on"):
         report.require()
 
@@ -71,6 +72,11 @@ def test_a_bad_row_of_each_kind_alone_is_found(tmp_path, processor, kind):
     report = check_data([written(tmp_path, "data", [GOOD, BAD[kind]])], {}, settings(), processor)
     assert report.sets[0].faults == {kind: 1}
     assert not report.ok
+
+
+def test_the_end_of_a_turn_is_no_fault_at_the_end_of_a_text(tmp_path, processor):
+    rows = [{"conversations": ask("Hello?", answer)} for answer in ("Hi<|im_end|>", "Hi<|im_end|>\n", "Hi<|im_end")]
+    check_data([written(tmp_path, "data", rows)], {}, settings(), processor).require()
 
 
 def test_good_rows_are_fit_and_counted(tmp_path, processor):
@@ -102,7 +108,7 @@ def test_the_report_is_json(tmp_path, processor):
 def test_without_a_processor_all_but_the_lengths_is_known(tmp_path):
     data = written(tmp_path, "data", [GOOD, *BAD.values()])
     (one,) = check_data([data], {}, settings()).sets
-    assert one.faults == {kind: 1 for kind in BAD if kind != "too_long"}
+    assert one.faults == {kind: 1 for kind in BAD if kind not in ("too_long", "end_token")}
     assert (one.tokens, one.longest) == (None, None)
     assert one.line()[-2:] == ("", "")
 

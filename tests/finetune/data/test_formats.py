@@ -412,6 +412,12 @@ def test_a_row_whose_columns_are_not_what_was_expected_is_told(tmp_path, row, sa
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
             "turn 2: is marked as not to be learnt",
         ),
+        ({"messages": [{"role": "user", "content": "a"}, *answer()], "label": False}, "label: false says that its"),
+        ({"query": "a", "response": "b", "label": False}, "label: false says"),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "kto_tag": False},
+            "kto_tag: false says",
+        ),
     ],
 )
 def test_what_other_tools_would_do_with_a_row_and_nobody_here_does_is_told(tmp_path, row, said):
@@ -424,7 +430,9 @@ def test_marks_and_columns_that_change_nothing_are_no_faults(tmp_path):
         {"role": "user", "content": "What is <bbox>?", "loss": False, "weight": 0},
         {**answer()[0], "loss": True, "weight": 1},
     ]
-    assert texts_of(read({"messages": turns, "audios": [], "objects": None}, tmp_path)) == ["What is <bbox>?", "yes"]
+    others = {"audios": [], "objects": None, "label": True, "kto_tag": 0}
+    assert texts_of(read({"messages": turns, **others}, tmp_path)) == ["What is <bbox>?", "yes"]
+    assert read({"question": "a", "answer": "b", "label": False}, tmp_path)
     read(
         {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "objects": ["cat"]},
         tmp_path,
