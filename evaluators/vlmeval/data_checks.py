@@ -24,6 +24,7 @@ __all__ = [
     "CIRCLE",
     "IMAGE_FOLDER",
     "column_faults",
+    "columns_of_files",
     "index_faults",
     "named_files",
     "refuse_faults",
@@ -95,11 +96,11 @@ def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSe
 def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
     rows = [str(index) for index in frame["index"]]
     yield from index_faults(benchmark, rows)
+    for column in columns_of_files(frame):
+        yield from _path_faults(rows, frame[column], f"{IMAGE_FOLDER}/{benchmark.data_set}")
     if "image" in frame:
         yield from _image_faults(rows, frame)
-    elif "image_path" in frame:
-        yield from _path_faults(rows, frame, f"{IMAGE_FOLDER}/{benchmark.data_set}")
-    elif not any(name in frame for name in IMAGE_COLUMNS[1:]):
+    elif "image_path" not in frame and not any(name in frame for name in IMAGE_COLUMNS[1:]):
         yield "columns expected: image or image_path; missing: both"
     yield from (
         f"row {row}: {name} {str(cell)[:REFERENCE_CHARACTERS]!r} is no base64"
@@ -143,13 +144,20 @@ def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:
             yield f"row {row}: image_path {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
-def _path_faults(rows: list[str], frame: Frame, folder: str) -> Iterator[str]:
-    """Yield the rows of which no image is there: without images in the table VLMEvalKit takes the paths of files."""
-    for row, cell in zip(rows, frame["image_path"], strict=True):
+def columns_of_files(frame: Frame) -> list[str]:
+    """Return the columns that name files: VLMEvalKit takes those of images where the table has none itself."""
+    columns = ("mask_path",) if "image" in frame else ("image_path", "mask_path")
+    return [name for name in columns if name in frame]
+
+
+def _path_faults(rows: list[str], column: Frame, folder: str) -> Iterator[str]:
+    """Yield the rows of which a file that they name is not there."""
+    kind = column.name.removesuffix("_path")
+    for row, cell in zip(rows, column, strict=True):
         if missing := next((path for path in named_files(cell) if not Path(path).is_file()), None):
             yield (
-                f"row {row}: its image {missing[:REFERENCE_CHARACTERS]!r} is no file, neither as it stands nor below "
-                f"{folder} beside the table, and there is no column image"
+                f"row {row}: its {kind} {missing[:REFERENCE_CHARACTERS]!r} is no file, neither as it stands nor below "
+                f"{folder} beside the table, and there is no column {kind}"
             )
 
 

@@ -45,12 +45,16 @@ __all__ = ["data_file", "data_folder", "open_data_set", "question_ids"]
 FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of test sets, VLMEvalKit's spelling
 IMAGE_CELL = "line['image']"
 """What stands in the source of a prompt that takes an image's cell itself for a path."""
+IMAGE_ADDRESS = "data:{mime}"
+"""What stands in the source of a prompt that reads its images from files, and shows them as text."""
 IMAGE_WRITER = "decode_base64_to_image_file"
 """What stands in the source of a prompt that writes its images itself, into the user's folder, by index."""
 OF_LISTS = {"SGI-Experimental-Reasoning": "options"}
 """A column that has lists in the table that a class makes of its download, and their texts in our file."""
 DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
+FOLDER_OF_TABLE = "self.prepare_dataset("
+"""What stands in the source of a `load_data` that reads a table of a folder that it downloads."""
 DOWNLOAD = "download_"
 """How a class's function is called that downloads images, to which `prepare_tsv` then adds the path."""
 LOADED_AS_IS = ("MME-RealWorld-Lite", "RefCOCO")
@@ -101,7 +105,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
 
     Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`; `whole` are all
     of its rows, where `data` may come to be a part of them; `image_sizes` is a digest of the sizes of the files
-    that the table names as its images, empty where it holds them itself.
+    that the table names, images or masks, empty where it holds all itself.
 
     Args:
         benchmark: Whose data set.
@@ -123,6 +127,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         return _open_films(benchmark, path, images, base)
     with python_strings():
         frame = with_image_files(_read(path), path.parent / IMAGE_FOLDER / benchmark.data_set)
+        if "index" not in frame and "index" not in benchmark.columns:
+            frame["index"] = range(1, len(frame) + 1)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
         sizes = digest_of_sizes(frame)
         frame, mended = mend_right_options(benchmark, frame, path)
@@ -199,9 +205,14 @@ def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> 
     hooks: dict[str, Callable[..., Any]] = {"prepare_tsv": prepare_tsv, "dump_image": dump_image}
     if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
         hooks["load_data"] = lambda self, dataset: _with_lists(name, prepare_tsv(self, ""))
+    elif FOLDER_OF_TABLE in inspect.getsource(base.load_data):
+        hooks["prepare_dataset"] = lambda self, _: {"root": "", "data_file": str(data_folder() / f"{name}.tsv")}
+        hooks["load_data"] = lambda self, dataset: with_globals(base.load_data, load=lambda _: prepare_tsv(self, ""))(
+            self, dataset
+        )
     if hasattr(base, "_ensure_metadata_ready"):  # it removes a file whose digest is another, and downloads it
         hooks["_ensure_metadata_ready"] = lambda self: None
-    if any(text in inspect.getsource(base.build_prompt) for text in (IMAGE_IN_TEXT, IMAGE_CELL)):
+    if any(text in inspect.getsource(base.build_prompt) for text in (IMAGE_IN_TEXT, IMAGE_CELL, IMAGE_ADDRESS)):
         hooks["build_prompt"] = lambda self, line: [images.part(part) for part in base.build_prompt(self, line)]
     if IMAGE_WRITER in inspect.getsource(base.build_prompt):
         hooks["build_prompt"] = lambda self, line: _prompt_without_writing(self, line, base, images)

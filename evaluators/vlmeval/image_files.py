@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from evaluators.answering.file_digest import file_digest
-from evaluators.vlmeval.data_checks import named_files
+from evaluators.vlmeval.data_checks import columns_of_files, named_files
 from evaluators.vlmeval.films import Film, frame_indices_with_ends, vlmeval_frame_indices
 from evaluators.vlmeval.library_types import Frame, Row
 from soup.errors import EvaluatorError
@@ -33,8 +33,6 @@ IMAGE_IN_TEXT = "data:image/"
 
 def with_image_files(frame: Frame, folder: Path) -> Frame:
     """Return the table with the files that it names, where it has no images: as they stand, or below a folder."""
-    if "image" in frame or "image_path" not in frame:
-        return frame
 
     def found(name: str) -> str:
         return str(folder / name) if not Path(name).is_file() and (folder / name).is_file() else name
@@ -43,14 +41,15 @@ def with_image_files(frame: Frame, folder: Path) -> Frame:
         names = [found(name) for name in named_files(cell)]
         return repr(names) if str(cell).startswith("[") else names[0]
 
-    return frame.assign(image_path=[cell_of(cell) for cell in frame["image_path"]])
+    return frame.assign(**{column: [cell_of(cell) for cell in frame[column]] for column in columns_of_files(frame)})
 
 
 def digest_of_sizes(frame: Frame) -> str:
-    """Return a digest of the sizes of the images that a table names, in its order; empty where it has them itself."""
-    if "image" in frame or "image_path" not in frame:
+    """Return a digest of the sizes of the files that a table names, in its order; empty where it names none."""
+    columns = columns_of_files(frame)
+    if not columns:
         return ""
-    sizes = [Path(name).stat().st_size for cell in frame["image_path"] for name in named_files(cell)]
+    sizes = [Path(name).stat().st_size for column in columns for cell in frame[column] for name in named_files(cell)]
     return hashlib.sha256("\n".join(map(str, sizes)).encode()).hexdigest()
 
 

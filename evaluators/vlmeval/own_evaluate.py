@@ -20,7 +20,7 @@ from typing import Any
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.own_files import OwnFiles
+from evaluators.vlmeval.own_files import OwnFiles, OwnImages
 from evaluators.vlmeval.own_judge import OwnClient, OwnJudge
 from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts, with_companions
 from evaluators.vlmeval.rule import Rule
@@ -70,8 +70,9 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             OwnFiles(Path(folder), data_set.dataset_name),
             OwnJudge(judge, rule.replies, rule.replies_to, rule.otherwise, Path(folder)),
         )
-        names = {**files.names(judge), **files.heard(rule.told_by), **_mended(rule)}
+        names = {**files.names(judge), **files.heard(rule.told_by), **_mended(rule), **_completed(rule)}
         names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
+        names["Image"] = OwnImages(data_set)
         if rule.is_exact:
             names["round"] = lambda number, *_: number
         if rule.reads_itself:
@@ -101,6 +102,15 @@ def _mended(rule: Rule) -> dict[str, Callable[..., Any]]:
         return lambda *values, **settings: mend(function(*values, **settings))
 
     return {name.rpartition(".")[2]: with_result(name, mend) for name, mend in rule.mended.items()}
+
+
+def _completed(rule: Rule) -> dict[str, type]:
+    """Return classes of VLMEvalKit's, by name, with what they lack."""
+    completed = {}
+    for name, lacking in rule.completed.items():
+        module, _, attribute = name.rpartition(".")
+        completed[attribute] = type(attribute, (getattr(vlmeval_module(module), attribute),), dict(lacking))
+    return completed
 
 
 def _evaluated_rows(rule: Rule, data_set: DataSet, rows: Frame) -> tuple[DataSet, Frame]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import PointsOf, Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
 
-__all__ = ["OwnFiles"]
+__all__ = ["OwnFiles", "OwnImages"]
 
 
 class _Maker:
@@ -26,6 +29,33 @@ class _Maker:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data_set, name)
+
+
+class OwnImages:
+    """Stands for `PIL.Image` where `evaluate` opens the images that VLMEvalKit would have written into its folder."""
+
+    def __init__(self, data_set: DataSet) -> None:
+        self._data_set = data_set
+
+    def __getattr__(self, name: str) -> Any:
+        from PIL import Image
+
+        return getattr(Image, name)
+
+    def open(self, file: Any, *settings: object, **options: object) -> Any:
+        """Open an image: that of the row to which the name of a file belongs, or else the file."""
+        from PIL import Image
+
+        cell = self._cells.get(Path(file)) if isinstance(file, str) else None
+        return Image.open(file if cell is None else io.BytesIO(base64.b64decode(cell)), *settings, **options)
+
+    @cached_property
+    def _cells(self) -> dict[Path, str]:
+        """Return the images of all rows as base64, by the files that VLMEvalKit would make of them."""
+        rows = self._data_set.whole.to_dict("records") if "image" in self._data_set.whole else ()
+        named = [(name, row["image"]) for row in rows for name in (row.get("image_path"), f"{row['index']}.png")]
+        root = Path(getattr(self._data_set, "img_root", ""))
+        return {root / name: cell for name, cell in named if isinstance(name, str)}
 
 
 class OwnFiles:

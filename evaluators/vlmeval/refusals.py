@@ -13,15 +13,11 @@ def _all(classes: str, reason: str) -> dict[str, str]:
 
 IMAGES: Mapping[str, str] = {
     **_all(
-        "MedqbenchMCQDataset MedQDEGBenchDataset MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset",
-        "its data are a folder that VLMEvalKit downloads, and one table is expected here",
-    ),
-    **_all(
         "MMGenBench MME_CoT MMHELIX MATBench OceanOCRBench olmOCRBench",
         "VLMEvalKit's `evaluate` returns no result for it",
     ),
     **_all(
-        "ChartX FoxBench CreationMMBenchDataset",
+        "ChartX FoxBench CreationMMBenchDataset MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset",
         "VLMEvalKit's result for it is several figures without a total",
     ),
     **_all(
@@ -29,14 +25,12 @@ IMAGES: Mapping[str, str] = {
         "its `evaluate` runs or renders what the model wrote as code",
     ),
     **_all(
-        "ScreenSpot ScreenSpot_Pro ScreenSpotV2 OSWorld_G VBGD VenusBench_GD RoboSpatialBench RefSpatialBench",
-        "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks",
+        "BMMR MMEReasoning",
+        "its metric hands what the model wrote to sympy's `parse_expr`, which runs it as code",
     ),
-    **_all(
-        "MOAT WorldVQA OSTDataset VLADBench",
-        "its prompts read image files of a folder that VLMEvalKit expects or downloads",
-    ),
-    "BMMR": "its metric hands what the model wrote to sympy's `parse_expr`, which runs it as code",
+    "MOAT": "VLMEvalKit shuffles the options of a question at random, by what was asked before it",
+    "OSTDataset": "VLMEvalKit leaves answers in which `Failed` stands out of its figures, of which none is a total",
+    "VLADBench": "its prompts read image files of a folder that VLMEvalKit downloads, by its table's column of images",
     "MMIFEval": "its `evaluate` calls functions by the names that its table holds, which may be any of its module's",
     "VCRDataset": "it downloads models of spaCy's whenever it is built, and its `evaluate` returns no result",
     **_all(
@@ -48,16 +42,16 @@ IMAGES: Mapping[str, str] = {
         "VLMEvalKit shows its pages to ten models that it lists by name, and to no other",
     ),
     "AffordanceDataset": "VLMEvalKit's metric stops with an error at the first answer that is no Python list",
-    "CMMMU": "VLMEvalKit counts an answer to a blank once for each spelling that it holds, and draws ties at random",
     "HiPhO_ALL": "it is several data sets together: name IPhO_2024, IPhO_2025 and so on",
     "MMDUDataset": "its questions are turns of one conversation",
-    "MMEReasoning": "VLMEvalKit's module with its metric lacks imports, so that every evaluation ends with an error",
+    "MedqbenchMCQ": "VLMEvalKit has no file of that name: name MedqbenchMCQ_dev or MedqbenchMCQ_test",
     "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
     "OmniDocBench": "VLMEvalKit matches answers with all rows of its own file, so that no part of them can be scored",
     "QSpatial": "it fetches its prompts from the network whenever it is built",
     "ReasonMap_Plus": "VLMEvalKit's prompt for it has an image's cell where a path belongs, at which its models stop",
     "SIUODataset": "it is two data sets together: name SIUO_GEN and SIUO_MCQ",
     "SSIBenchDataset": "VLMEvalKit's package lacks the file taxonomy.json that its `evaluate` reads",
+    "VenusBench_GD": "VLMEvalKit's metric compares a list with a number, so that every evaluation ends with an error",
     "VLRMBench_Foresight": "VLMEvalKit compares truths by `is True`, which no cell of a table is: no answer is right",
 }
 

@@ -29,6 +29,7 @@ class Rule:
         full: The points of a right answer.
         told_by: Functions of VLMEvalKit's that take a list of rows, by their full names: where no table has the points.
         mended: Functions of VLMEvalKit's, by full names, and what makes of their results such as it can go on with.
+        completed: Classes of VLMEvalKit's, by full names, and what they look up and lack.
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         judge: Whether an LLM judge is asked never, on demand, or always.
         group: The columns of which equal cells make questions that count together, or the number of rows that do, or
@@ -57,6 +58,7 @@ class Rule:
         tries: How often VLMEvalKit asks, no warmer, for a reply that can't be read.
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
+        numbers_rows: Whether the class gives its rows an index, from 1, so that the table needs none.
         variables: Variables of the environment that choose what is asked, with the values that are judged; the first is
             the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
@@ -71,6 +73,7 @@ class Rule:
     full: float = 1.0
     told_by: Mapping[str, PointsOf] = field(default_factory=dict)
     mended: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    completed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     is_mean: bool = True
     judge: Judging = "never"
     group: tuple[str, ...] | int | str | Callable[[Row], str] = ()
@@ -98,6 +101,7 @@ class Rule:
     by_index: bool = False
     pairs_rows: bool = False
     columns: str = ""
+    numbers_rows: bool = False
     zeros: str = ""
     variables: tuple[tuple[str, tuple[str, ...]], ...] = ()
 

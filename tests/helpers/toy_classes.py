@@ -80,7 +80,40 @@ def measured_rows():
     ]
 
 
+BLANKS = ["选择", "判断", "填空"]
+
+
+def chinese_rows():
+    """Options, statements that are right or wrong, and blanks; four of the six subjects."""
+    return [
+        question(
+            i,
+            type=BLANKS[i % 3],
+            answer=["ABCD"[i % 4], ["对", "错"][i % 2], f"{i}.5" if i % 2 else f"氧气{i}"][i % 3],
+            category=["技术与工程", "科学", "健康与医学", "商业", "艺术与设计", "人文社会科学"][i % 6],
+            **{f"option{k}": f"选项{i}第{k}" for k in range(1, 5)},
+        )
+        for i in range(36)
+    ]
+
+
 TOYS: dict[str, Toy] = {
+    "CMMMU_VAL": Toy(
+        chinese_rows,
+        lambda result: 100 * float(result["总准确率"].iloc[0]),
+        right=lambda row: {
+            "填空": f"答案是{row['answer']}",
+            "判断": {"对": "正确", "错": "错误"}.get(row["answer"]),
+        }.get(row["type"], row["answer"]),
+    ),
+    "MedqbenchMCQ_test": Toy(
+        lambda: [{**each, "answer": "ABCD".index(each["answer"])} for each in choice_rows(modality=lambda i: "MRI")],
+        key("overall_accuracy"),
+        right=lambda row: f"{LETTERS[row['answer']]}. s{row['index']}",
+    ),
+    "MedQDEGBench_good_dev": Toy(
+        lambda: choice_rows(letters="ABCDE", source=lambda i: ["x", "y"][i % 2]), key("Overall")
+    ),
     **{
         name: Toy(choice_rows, overall)
         for name in ("MedXpertQA_MM_test", "MicroBench", "OmniMedVQA", "MSEarthMCQ", "SCAM", "CVQA_EN")

@@ -28,6 +28,7 @@ class Toy:
     fails_on: tuple[str, ...] = ()  # answers at which VLMEvalKit's metric stops with an error
     decimals: int = 2  # to which VLMEvalKit rounds the total, or more
     leaves_out: bool = False  # whether VLMEvalKit leaves out answers that can't be read, which count as 0 here
+    opens_images: bool = False  # whether VLMEvalKit's `evaluate` opens what its prompts have written
     grade: Callable[[str], str] | None = None  # what a judge replies to a prompt, where the tests' own reply is none
 
 

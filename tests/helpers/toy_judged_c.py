@@ -26,6 +26,13 @@ def compare_in_korean(prompt):
     return f"8 {8 if first == second else len(second) % 8}\n유용성"
 
 
+def label_answer(prompt):
+    """What a judge says of WorldVQA's answers."""
+    answer, _, truth = prompt.rpartition("Model Answer: ")[2].partition("\n'''")[0].partition("\nGround Truth Answer: ")
+    label = "Correct" if answer == truth.strip() else ["Incorrect", "Unattempted"][len(answer) % 2]
+    return f"**Evaluation**: As it is.\n**Label**: {label}"
+
+
 JUDGED: dict[str, Toy] = {
     "ChartMuseum_dev": Toy(
         open_rows,

@@ -202,6 +202,15 @@ JUDGED: Mapping[str, Rule] = {
         pairs_rows=True,
         columns="answer category",
     ),
+    "WorldVQA": Rule(
+        "Overall/Accuracy",
+        100,
+        judge="always",
+        replies=r"(?i)label\**:[\s*]*(?:correct|incorrect|unattempted)",
+        tries=10,
+        caption="right answers",
+        columns="question answer image_path",
+    ),
     "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always", replies=r"(?i)\b(?:un)?safe\b"),
     "SIUOGenDataset": Rule(
         "overall_avg_combined", 1, "combined_pass", judge="always", replies=r"(?i)\btrue\b|\bfalse\b|effective"

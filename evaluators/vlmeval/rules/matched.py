@@ -9,7 +9,7 @@ from typing import Any
 from evaluators.vlmeval.library_types import Row
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import Rule, for_classes
-from evaluators.vlmeval.rules.spatial import HITS, KINDS
+from evaluators.vlmeval.rules.spatial import HITS, KINDS, POINT_PARSER
 
 __all__ = ["MATCHED"]
 
@@ -248,6 +248,36 @@ MATCHED: Mapping[str, Rule] = {
     "DA2K": Rule("overall", 100, "score"),
     "ChartQAPro": Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",), columns="answer year"),
     "TopViewRS": Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="answer"),
+    **for_classes(
+        "ScreenSpot ScreenSpotV2",
+        Rule(
+            "Overall_Accuracy",
+            1,
+            caption="clicks inside the element's box",
+            columns="image_path question bbox data_type data_source",
+        ),
+    ),
+    **for_classes(
+        "ScreenSpot_Pro OSWorld_G VBGD",
+        Rule(
+            "Overall_Accuracy",
+            1,
+            caption="clicks inside the element's box",
+            columns="image_path question bbox category ui_type application",
+            numbers_rows=True,
+        ),
+    ),
+    "RoboSpatialBench": Rule("accuracy", 1, "is_correct", completed=POINT_PARSER, columns="question answer category"),
+    "RefSpatialBench": Rule("overall", 100, "score", completed=POINT_PARSER, columns="question category mask_path"),
+    "CMMMU": Rule(
+        "总准确率",
+        100,
+        spread={"category": ("技术与工程", "科学", "健康与医学", "商业", "艺术与设计", "人文社会科学")},
+        caption="right answers, each at most 100",
+        columns="question answer category type option1 option2 option3 option4",
+    ),
+    "MedqbenchMCQDataset": Rule("overall_accuracy", 100, suffix="xlsx", columns="question A B answer"),
+    "MedQDEGBenchDataset": Rule("Overall", 100, columns="question A B answer"),
     "TreeBench": Rule("Overall", 100, "score", suffix="xlsx", columns="answer category target_instances"),
     "RefSpatialDataset": Rule("Overall/Success Rate (%)", 1, "success", columns="mask"),
     "GOBenchDataset": Rule("Overall", leaves_out=True, columns="answer"),

@@ -31,7 +31,7 @@ from evaluators.vlmeval.library_source import missing_packages, missing_requirem
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
-from evaluators.vlmeval.stand_ins import SerialPool, SteadyDice, load_inner_imports
+from evaluators.vlmeval.stand_ins import SerialPool, SilentLogger, SteadyDice, load_inner_imports
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -41,6 +41,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
 from tests.helpers import (
     toy_classes,
+    toy_clicks,
     toy_data_sets,
     toy_documents,
     toy_groups,
@@ -58,6 +59,7 @@ TOYS = {
     **toy_documents.TOYS,
     **toy_classes.TOYS,
     **toy_groups.TOYS,
+    **toy_clicks.TOYS,
 }
 JUDGED = {
     **toy_data_sets.JUDGED,
@@ -213,6 +215,8 @@ def theirs(name, rows, answers, directory, monkeypatch):
             pandas.DataFrame, "_append", lambda _, cells, **__: pandas.DataFrame([cells], index=[0]), raising=False
         )
         load_inner_imports(base)
+        if parser := getattr(module, "Point2DParser", None):  # it writes to a logger that it lacks
+            patch.setattr(parser, "logger", SilentLogger(), raising=False)
         for name_of_module, imported in [*sys.modules.items()]:
             if name_of_module.startswith("vlmeval.") and hasattr(imported, "build_judge"):
                 patch.setattr(imported, "build_judge", judge_of(name) if entry.needs_judge else no_judge)
@@ -228,7 +232,12 @@ def theirs(name, rows, answers, directory, monkeypatch):
         patch.setattr(base, "prepare_tsv", lambda self, *_: table.copy())
         if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
             patch.setattr(base, "load_data", lambda self, dataset: table.copy())
+        elif hasattr(base, "prepare_dataset"):
+            folder = {"root": "", "data_file": str(data_file(entry))}
+            patch.setattr(base, "prepare_dataset", lambda self, _: folder)
         data_set = base(dataset=name)
+        for _, row in data_set.data.iterrows() if ALL[name].opens_images else ():
+            data_set.dump_image(row)
         data = data_set.data.drop(columns="image", errors="ignore")
         names = [str(index) if str(index) in answers else str(index).rpartition("_")[2] for index in data["index"]]
         data["prediction"] = [answers[index].encode("utf-8", "replace").decode() for index in names]
@@ -317,7 +326,10 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("SArena", "runs or renders what the model wrote as code"),
         ("SciDocBench", "runs or renders what the model wrote as code"),
         ("BMMR", "hands what the model wrote to sympy's `parse_expr`, which runs it as code"),
-        ("CMMMU_VAL", "once for each spelling that it holds"),
+        ("OST", "leaves answers in which `Failed` stands out of its figures"),
+        ("MedqbenchMCQ", "name MedqbenchMCQ_dev or MedqbenchMCQ_test"),
+        ("MedqbenchCaption_dev", "several figures without a total"),
+        ("VenusBench-GD", "compares a list with a number"),
         ("HiPhO_ALL", "it is several data sets together: name IPhO_2024"),
         ("OmniDocBench", "with all rows of its own file"),
         ("MMLongBench_DOC", "to ten models that it lists by name, and to no other"),
@@ -329,8 +341,8 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("Video-MME_1fps", "films are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
-        ("MOAT", "its prompts read image files of a folder"),
-        ("MME-Reasoning", "lacks imports"),
+        ("MOAT", "shuffles the options of a question at random"),
+        ("MME-Reasoning", "hands what the model wrote to sympy's `parse_expr`, which runs it as code"),
         ("Xyzzy", "Unknown benchmark 'Xyzzy'. soup list benchmarks --all lists what VLMEvalKit has"),
         ("SEEDBench_IMGS", "Did you mean.*SEEDBench_IMG"),
     ],
@@ -450,6 +462,62 @@ def test_a_score_s_key_tells_images_of_other_sizes_that_a_table_names(settings, 
     assert "images" not in VLMEval(settings).identity(benchmark)
 
 
+def test_masks_that_a_table_names_are_found_in_the_folder_of_the_data_set_and_stand_in_the_key(
+    settings, tmp_path, monkeypatch
+):
+    name = "RefSpatial_wo_unseen"
+    folder = tmp_path / "LMUData" / "images" / name
+    rows, benchmark = toy_clicks.place_rows(folder), Benchmark("r", "vlmeval", name)
+    monkeypatch.setitem(ALL, name, toy_data_sets.Toy(lambda: rows, toy_data_sets.key("overall")))
+    texts = half_right(name, rows)
+    texts[:3] = [f"[{{'point_2d': [0.99, 0.99]}}, {{'point_2d': [{x}, 0.1]}}]" for x in (0.1, 0.25, 0.4)]
+    answers = {str(row["index"]): text for row, text in zip(rows, texts, strict=True)}
+    put(tmp_path, name)
+    total = 100 * theirs(name, rows, answers, tmp_path / "o", monkeypatch)["overall"]
+    short = [{**row, "mask_path": str(Path(row["mask_path"]).relative_to(folder))} for row in rows]
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", short)
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), benchmark)
+    assert score.value == pytest.approx(total)
+    assert 2 < total < 98
+    assert [score.questions[number] for number in "012"] == [0.5, 0, 0]
+    before, last = VLMEval(settings).identity(benchmark)["images"], Path(rows[-1]["mask_path"])
+    last.write_bytes(last.read_bytes() + b" ")
+    assert VLMEval(settings).identity(benchmark)["images"] != before
+    last.unlink()
+    with pytest.raises(EvaluatorError, match=r"row 23: its mask 'masks/23.png' is no file, .* no column mask$"):
+        VLMEval(settings).identity(benchmark)
+
+
+@pytest.mark.parametrize("kind", ["all right", "half right"])
+def test_images_that_a_prompt_reads_from_files_are_shown_and_answers_about_them_graded(
+    kind, settings, tmp_path, monkeypatch
+):
+    name, folder = "WorldVQA", tmp_path / "LMUData" / "images" / "WorldVQA"
+    rows, contents = [], {}
+    for row in toy_classes.open_rows():
+        contents[f"<{row['index']}>"] = content = base64.b64decode(row.pop("image"))
+        (folder / "zh").mkdir(parents=True, exist_ok=True)
+        (folder / f"zh/{row['index']}.png").write_bytes(content)
+        rows.append({**row, "image_path": f"zh/{row['index']}.png", "language": ["zh", "en"][row["index"] % 2]})
+    toy = toy_data_sets.Toy(
+        lambda: rows, toy_data_sets.row("Overall", "Accuracy", 100), grade=toy_judged_c.label_answer
+    )
+    monkeypatch.setitem(ALL, name, toy)
+    data_set, images = opened(tmp_path, name, rows)
+    prompt = data_set.build_prompt(data_set.data.iloc[3])
+    images.start_writing([prompt])()
+    assert Path(prompt[0]["value"]).read_bytes() == contents[prompt[1]["value"].partition("\n")[2].split()[0]]
+    given = [row["answer"] for row in rows] if kind == "all right" else half_right(name, rows)
+    answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
+    with JudgeServer(plays(name)) as server:
+        score = VLMEval(judged_settings(settings, server)).evaluate(
+            scripted(tmp_path, answers), Benchmark(name, "vlmeval", name)
+        )
+    assert score.value == pytest.approx(toy.total(theirs(name, rows, answers, tmp_path / "o", monkeypatch)))
+    assert score.n == len(score.questions) == len(rows)
+    assert 2 < score.value < 98 or kind == "all right"
+
+
 @pytest.mark.parametrize(("name", "language"), [("OlympiadBench_EN", "en"), ("OlympiadBench_CN", "zh")])
 def test_a_part_of_the_kinds_is_scored_though_vlmeval_divides_by_the_number_of_each(name, language, settings, tmp_path):
     whole, sources = "OlympiadBench", [each for each in toy_groups.SOURCES if f"_{language}_" in each]
@@ -540,7 +608,7 @@ def test_a_judge_that_looks_at_images_is_shown_each_question_s_own(settings, tmp
 
 def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_is_gone():
     classes = {owner.name for table in TABLES for owner in classes_in(table)}
-    assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL"}
+    assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL", "MedqbenchMCQ"}
     assert not {*REFUSED} & {*RULES, *(name for names in IN_MEMORY.values() for name in names)}
 
 
@@ -581,6 +649,33 @@ def test_a_judge_may_read_the_answers_to_a_problem_and_its_steps(settings, tmp_p
         score = VLMEval(judged).evaluate(scripted(tmp_path, answers), Benchmark("w", "vlmeval", "WeMath"))
     assert score.questions["2steps 0"] == 1
     assert score.value == pytest.approx(100 / 12)
+
+
+def test_a_blank_counts_once_though_vlmeval_counts_it_for_each_sentence_that_has_it(settings, tmp_path, monkeypatch):
+    rows = [row for row in put(tmp_path, "CMMMU_VAL") if row["answer"].startswith("氧气")]
+    rows = [
+        {**row, "category": subject}
+        for row in rows
+        for subject in {each["category"] for each in put(tmp_path, "CMMMU_VAL")}
+    ]
+    rows = [{**row, "index": i, "question": f"<{i}> ?"} for i, row in enumerate(rows)]
+    write_tsv(tmp_path / "LMUData" / "CMMMU_VAL.tsv", rows)
+    answers = {str(row["index"]): f"它是{row['answer']}。所以答案为{row['answer']}也" for row in rows[1:]} | {
+        "0": "none"
+    }
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("c", "vlmeval", "CMMMU_VAL"))
+    result = theirs("CMMMU_VAL", rows, answers, tmp_path / "o", monkeypatch)
+    assert float(result["总准确率"].iloc[0]) == pytest.approx(2 * (len(rows) - 1) / len(rows))
+    assert score.value == pytest.approx(100 * (len(rows) - 1) / len(rows))
+
+
+def test_rows_that_a_class_numbers_itself_need_no_index(settings, tmp_path):
+    rows = [{name: cell for name, cell in row.items() if name != "index"} for row in ALL["ScreenSpot_Pro_CAD"].rows()]
+    write_tsv(tmp_path / "LMUData" / "ScreenSpot_Pro_CAD.tsv", rows)
+    right = {str(number): toy_clicks.click({"index": number}) for number in range(1, 25)}
+    answers = {number: click if int(number) % 3 else "x=0.99, y=0.99" for number, click in right.items()}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("s", "vlmeval", "ScreenSpot_Pro_CAD"))
+    assert score.questions == {str(number): float(number % 3 > 0) for number in range(1, 25)}
 
 
 def test_a_half_is_a_problem_s_of_which_the_steps_alone_are_right(settings, tmp_path):
@@ -747,7 +842,7 @@ TOTALS = (
     *("TableVQABench", "WildDoc", "CCOCR", "OCRBench_v2_MINI"),
     *("RefCOCO", "MSSBench", "MMOral_OPG_CLOSED", "3DSRBench", "VLM2Bench", "Omni3DBench"),
     *("CV-Bench-2D", "VLMBlind", "VisuLogic", "PuzzleVQA", "VisualPuzzles"),
-    *("NaturalBenchDataset", "WeMath", "SPBench-SI"),
+    *("NaturalBenchDataset", "WeMath", "SPBench-SI", "CMMMU_VAL", "ScreenSpot_Mobile"),
 )
 """Data sets whose totals are means of parts' means, or count groups, or are told without points."""
 
