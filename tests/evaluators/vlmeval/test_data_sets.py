@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import inspect
@@ -12,7 +13,9 @@ import json
 import random
 import re
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +34,7 @@ from evaluators.vlmeval.library_source import missing_packages, missing_requirem
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
-from evaluators.vlmeval.stand_ins import SerialPool, SilentLogger, SteadyDice, load_inner_imports
+from evaluators.vlmeval.stand_ins import SerialPool, SilentLogger, SteadyDice, load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -683,6 +686,35 @@ def test_a_half_is_a_problem_s_of_which_the_steps_alone_are_right(settings, tmp_
     answers = {str(row["index"]): row["answer"] if "multi" not in row["key"] else "none" for row in rows}
     score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("w", "vlmeval", "WeMath"))
     assert {*score.questions.values()} == {0.5}  # VLMEvalKit divides by the problems that are solved as a whole
+
+
+@pytest.mark.parametrize("name", ["eval", "ast"])
+def test_literals_are_read_by_threads_at_once(name):
+    module = vlmeval_module("dataset.utils.phyx")
+    text = "[" + "[1, 2, {1: (3, 4)}, -5], " * 20 + "5]"
+
+    class Garbage:
+        """What Python frees wherever it is, in the midst of its parser, too; then other threads go on."""
+
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            time.sleep(1e-5)
+
+    def read(_):
+        for _ in range(100):
+            Garbage()
+            assert len(read_literal(text)) == 21
+
+    before = gc.get_threshold()
+    gc.set_threshold(5, 1, 1)
+    try:
+        with replaced_names({}), ThreadPoolExecutor(4) as threads:
+            read_literal = module.ast.literal_eval if name == "ast" else module.eval
+            [*threads.map(read, range(8))]
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_cells_are_read_as_literals_where_vlmeval_would_execute_them(settings, tmp_path):
