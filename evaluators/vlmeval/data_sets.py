@@ -163,8 +163,8 @@ def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
 
 def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
     folder = FilmFolder(path.parent)
-    with_ends = benchmark.rule is not None and benchmark.rule.shows_ends
-    hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames, with_ends=with_ends))
+    choice = benchmark.rule.shown_frames if benchmark.rule else ""
+    hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames, choice))
     frame = _read(path)
     refuse_faults(
         benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))

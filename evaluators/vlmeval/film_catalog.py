@@ -17,6 +17,7 @@ KINDS = {
     "MLVU_MCQ": CHOICE,
     "MLVU_OpenEnded": OPEN,
     "MMBenchVideo": OPEN,
+    "MVBench_MP4": CHOICE,
     "MVUEval": CHOICE,
     "MovieChat1k": OPEN,
     "QBench_Video_MCQ": CHOICE,

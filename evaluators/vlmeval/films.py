@@ -1,29 +1,29 @@
 """Data sets of films: a folder of the data set's name with its table and the films, of which frames are shown.
 
 Which frames, and how many, is VLMEvalKit's: frame floor(i F / (N + 1)) of F, for i = 1 ... N; by some of its classes
-frame floor(i (F - 1) / (N - 1)), for i = 0 ... N - 1.
+frame floor(i (F - 1) / (N - 1)), or floor(s / 2 + round(i s)), s = (F - 1) / N, for i = 0 ... N - 1.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from soup.errors import EvaluatorError
 
 __all__ = [
+    "CHOICES_OF_FRAMES",
     "FILM_SUFFIXES",
     "SEVERAL",
     "Film",
     "FilmFolder",
     "film_hooks",
-    "frame_indices_with_ends",
     "vlmeval_frame_indices",
 ]
 
@@ -32,6 +32,8 @@ SEVERAL = "video_paths"
 """The column of films, divided by semicolons, where a question shows several."""
 PATH = "video_path"
 """The column of films where one class has no other, until it has made one of it that is right for its own folder."""
+FOLDER = "prefix"
+"""The column of the folder where a film is."""
 UNTIMED = {"fps": 1.0, "n_frames": 1}
 """What stands for a film's times, which some classes look at but do not use unless there are subtitles."""
 SHOWN_RATE = "sample_fps"
@@ -64,15 +66,27 @@ class Film:
 
 
 def vlmeval_frame_indices(total: int, frames: int) -> list[int]:
-    """Return which frames VLMEvalKit shows of a film; of a short one some twice."""
+    """Return which frames VLMEvalKit shows of a film by most of its classes; of a short one some twice."""
     return [int(i * (total / (frames + 1))) for i in range(1, frames + 1)]
 
 
-def frame_indices_with_ends(total: int, frames: int) -> list[int]:
-    """Return which frames VLMEvalKit shows of a film from its first frame to its last; of a short one some twice."""
+def _from_end_to_end(total: int, frames: int) -> list[int]:
     import numpy
 
     return [int(index) for index in numpy.linspace(0, total - 1, frames, dtype=int)]
+
+
+def _middles_of_parts(total: int, frames: int) -> list[int]:
+    part = (total - 1) / frames
+    return [int(part / 2 + round(part * i)) for i in range(frames)]
+
+
+CHOICES_OF_FRAMES: Mapping[str, Callable[[int, int], list[int]]] = {
+    "": vlmeval_frame_indices,
+    "ends": _from_end_to_end,
+    "middles": _middles_of_parts,
+}
+"""Which frames VLMEvalKit's classes show of a film, by a rule's word."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +109,19 @@ class FilmFolder:
                     known.setdefault(spelt.as_posix(), []).append(path)
         return names | ways
 
-    def find(self, name: str) -> list[Path]:
-        """Return the films of that name, with its suffix or without: one, none, or several that it may be."""
-        plain = Path(name.removeprefix("./"))
+    def find(self, name: str, folder: str = "") -> list[Path]:
+        """Return the films of that name, with its suffix or without: one, none, or several that it may be.
+
+        Args:
+            name: Its path below the folder of films, or of `folder`, or its name alone.
+            folder: Below that folder it is, if it is there.
+        """
+        plain = PurePosixPath(name.removeprefix("./"))
         bare = plain.with_suffix("") if plain.suffix.lower() in FILM_SUFFIXES else plain
-        return self._by_name.get(plain.as_posix()) or self._by_name.get(bare.as_posix(), [])
+        places = [
+            place / way for place in dict.fromkeys((PurePosixPath(folder), PurePosixPath())) for way in (plain, bare)
+        ]
+        return next((found for place in places if (found := self._by_name.get(place.as_posix()))), [])
 
     def digest(self) -> str:
         """Return a digest of names and sizes: films are too long to be read for a score's key."""
@@ -119,10 +141,15 @@ class FilmFolder:
             return
         if not len(frame):
             yield "no rows"
-        cells = frame[films].astype(str)
-        names = [name.strip() for cell in cells for name in (cell.split(";") if films == SEVERAL else [cell])]
-        for name in dict.fromkeys(map(spell, filter(None, names))):
-            found = self.find(name)
+        folders = frame[FOLDER].astype(str) if FOLDER in frame else [""] * len(frame)
+        cells = zip(frame[films].astype(str), folders, strict=True)
+        names = [
+            (name.strip(), folder)
+            for cell, folder in cells
+            for name in (cell.split(";") if films == SEVERAL else [cell])
+        ]
+        for name, folder in dict.fromkeys((spell(name), folder) for name, folder in names if name):
+            found = self.find(name, folder)
             if not found:
                 yield f"film {name[:64]!r} is not below {self.root}"
             elif len(found) > 1:
@@ -168,8 +195,8 @@ def film_hooks(
     films: dict[str, str] = {}  # names by the path of each frame
 
     def save_video_frames(self: DataSet, line: Row, *_: object, **__: object) -> Any:
-        name = str(line if isinstance(line, str) else line["video"])
-        (film,) = folder.find(name)  # see faults
+        name, prefix = (line, "") if isinstance(line, str) else (str(line["video"]), str(line.get(FOLDER, "")))
+        (film,) = folder.find(name, prefix)  # see faults
         paths = frame_paths(film)
         films.update(dict.fromkeys(paths, name))
         times = {**UNTIMED, SHOWN_RATE: _shown_rate(film, len(paths))} if tells_rate else UNTIMED
@@ -183,5 +210,6 @@ def film_hooks(
         "prepare_dataset": lambda self, *_: {"root": str(folder.root), "data_file": str(table)},
         "save_video_frames": save_video_frames,
         "save_video_frames_single": save_video_frames,
+        "save_video_into_images": save_video_frames,
         "build_prompt": build_prompt,
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evaluators.answering.file_digest import file_digest
 from evaluators.vlmeval.data_checks import columns_of_files, named_files
-from evaluators.vlmeval.films import Film, frame_indices_with_ends, vlmeval_frame_indices
+from evaluators.vlmeval.films import CHOICES_OF_FRAMES, Film
 from evaluators.vlmeval.library_types import Frame, Row
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
@@ -86,14 +86,13 @@ class ImageFiles:
         is_text = part["value"].startswith(IMAGE_IN_TEXT)
         return {**part, "value": self._path(part["value"].partition(",")[2] if is_text else part["value"])}
 
-    def frame_paths(self, film: Path, count: int, *, with_ends: bool = False) -> list[str]:
+    def frame_paths(self, film: Path, count: int, choice: str = "") -> list[str]:
         """Return where so many frames of a film will be; they are named by the film's content."""
-        name = f"{file_digest(film)[:24]}-{count}{'-ends' * with_ends}"
-        choose = frame_indices_with_ends if with_ends else vlmeval_frame_indices
+        name = f"{file_digest(film)[:24]}-{count}{choice and f'-{choice}'}"
         paths = tuple(str(self.directory / f"{name}-{number}.png") for number in range(1, count + 1))
         if paths[0] not in self._films:
             self._films.add(paths[0])
-            self._unwritten |= dict.fromkeys(paths, Film(film, paths, choose))
+            self._unwritten |= dict.fromkeys(paths, Film(film, paths, CHOICES_OF_FRAMES[choice]))
         return [*paths]
 
     def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from evaluators.vlmeval.light_import import UNUSED
+from evaluators.vlmeval.light_import import unused_by
 from evaluators.vlmeval_version import INSTALL, version
 from soup.errors import EvaluatorError
 
@@ -98,11 +98,11 @@ def entry_in_source(module: str, class_name: str, name: str, key: str) -> str | 
 @cache
 def missing_packages(module: str) -> tuple[str, ...]:
     """Return the packages that importing a module below `vlmeval` asks for, and that are not installed."""
-    seen, waiting, missing = {*BARE, module}, [module], dict[str, None]()
+    seen, waiting, missing, unused = {*BARE, module}, [module], dict[str, None](), unused_by(module)
     while waiting:
         for name in _imports(waiting.pop()):
             top, _, below = name.partition(".")
-            if top != PACKAGE and not _is_installed(top):
+            if top != PACKAGE and top not in unused and not _is_installed(top):
                 missing[top] = None
             elif top == PACKAGE and below not in seen:
                 seen.add(below)
@@ -134,7 +134,7 @@ def _imports(module: str) -> Iterator[str]:
 
 @cache
 def _is_installed(package: str) -> bool:
-    return package in UNUSED or importlib.util.find_spec(package) is not None
+    return importlib.util.find_spec(package) is not None
 
 
 @cache

@@ -12,7 +12,7 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import FunctionType, ModuleType
 from typing import Any
@@ -20,13 +20,15 @@ from typing import Any
 from evaluators.vlmeval_version import INSTALL, version
 from soup.errors import EvaluatorError
 
-__all__ = ["UNUSED", "python_strings", "vlmeval_module", "with_globals"]
+__all__ = ["python_strings", "unused_by", "vlmeval_module", "with_globals"]
 
 PARENTS = ("vlmeval", "vlmeval.dataset")
 MISNAMED = {"dataset.smp": "smp", "dataset.smp.log": "smp.log", "dataset.utils.mmreason": "dataset.mmreason"}
 """Modules that VLMEvalKit imports by a name that there is not: LLaVABench's and MMReason's metrics fail there."""
 UNUSED = ("decord",)
 """Packages that some modules import and that nothing here uses: films are read by other means."""
+UNUSED_BY = {"dataset.mvbench": ("cv2", "imageio", "torchvision", "torchvision.transforms")}
+"""More of them, by the one module that does."""
 STRINGS_OPTION = "future.infer_string"  # pandas' option
 
 
@@ -41,7 +43,7 @@ def vlmeval_module(name: str) -> Any:
     if (module := sys.modules.get(f"vlmeval.{name}")) is not None:
         return module
     version()
-    with _bare_parents(), _pillow_limit_kept():
+    with _bare_parents(unused_by(name)), _pillow_limit_kept():
         try:
             for wrong, right in MISNAMED.items():
                 sys.modules[f"vlmeval.{wrong}"] = importlib.import_module(f"vlmeval.{right}")
@@ -84,8 +86,13 @@ def python_strings() -> Iterator[None]:
         yield
 
 
+def unused_by(name: str) -> tuple[str, ...]:
+    """Return the packages that a module below `vlmeval` imports and nothing here uses, packages above before others."""
+    return (*UNUSED, *UNUSED_BY.get(name, ()))
+
+
 @contextmanager
-def _bare_parents() -> Iterator[None]:
+def _bare_parents(unused: Sequence[str]) -> Iterator[None]:
     """Register what is missing of the two packages as bare objects; take all back if the import inside fails.
 
     So are packages that are imported and not used, for as long as the import takes.
@@ -98,7 +105,7 @@ def _bare_parents() -> Iterator[None]:
                 raise EvaluatorError(f"VLMEvalKit's package {name} can't be found: {INSTALL}.")
             # With its spec, so that importlib.reload() makes it the full package for whoever wants that later.
             sys.modules[name] = importlib.util.module_from_spec(spec)
-    absent = [name for name in UNUSED if name not in sys.modules and importlib.util.find_spec(name) is None]
+    absent = [name for name in unused if importlib.util.find_spec(name.partition(".")[0]) is None]
     sys.modules.update({name: ModuleType(name) for name in absent})
     try:
         yield

@@ -56,10 +56,8 @@ IMAGES: Mapping[str, str] = {
 }
 
 FILMS: Mapping[str, str] = {
-    **_all(
-        "MVBench MVBench_MP4 MVTamperBench",
-        "it shows parts of films, from one second to another, and whole films are read here",
-    ),
+    "MVBench": "it shows parts of films, from one second to another; MVBench_MP4 asks the same of whole films",
+    "MVTamperBench": "VLMEvalKit's metric reads its table back from an Excel file, and tables stay in memory here",
     "EgoExoBench_MCQ": "a question shows parts of several films, from one second to another",
     **_all("VideoMMMU V2PBench", "its prompts also show image files of the folder that VLMEvalKit downloads"),
     "MMSIVideoBench": "its films are folders of pictures, of which a question shows several parts",

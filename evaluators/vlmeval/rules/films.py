@@ -12,15 +12,15 @@ __all__ = ["FILMS"]
 
 
 FILMS: Mapping[str, Rule] = {
-    "VsiBench": replace(KINDS, shows_ends=True),
+    "VsiBench": replace(KINDS, shown_frames="ends"),
     **for_classes(
         "VsiSuperRecall DSRBench",
-        Rule("overall", told_by=HITS, shows_ends=True, caption="right answers", columns="index answer options"),
+        Rule("overall", told_by=HITS, shown_frames="ends", caption="right answers", columns="index answer options"),
     ),
     "STIBench": Rule(
         "overall",
         told_by=HITS,
-        shows_ends=True,
+        shown_frames="ends",
         caption="right answers",
         columns="index answer options task_type time_start time_end",
     ),
@@ -28,7 +28,7 @@ FILMS: Mapping[str, Rule] = {
         "overall",
         parts=lambda row: (str(row["question_type"]),),
         told_by=NUMBERS,
-        shows_ends=True,
+        shown_frames="ends",
         is_asked=lambda row: "_streaming" not in str(row["question_type"]),  # others are asked while a film runs
         caption="mean of the kinds of questions: mean relative accuracy of numbers",
         columns="index answer question_type",
@@ -36,7 +36,7 @@ FILMS: Mapping[str, Rule] = {
     "SiteBenchVideo": Rule(
         "overall_accuracy",
         told_by=HITS,
-        shows_ends=True,
+        shown_frames="ends",
         caption="right answers",
         columns="index answer candidates",
     ),
@@ -61,6 +61,16 @@ FILMS: Mapping[str, Rule] = {
         replies="(?:score_accuracy|score_completeness)",
         by_index=True,
         columns="answer scoring_points",
+    ),
+    "MVBench_MP4": Rule(
+        "",
+        100,
+        "score",
+        judge="may",
+        shown_frames="middles",
+        caption="right answers",
+        by_index=True,
+        columns="answer candidates prefix task_type",
     ),
     "VideoMMEv2": Rule(
         "final_rating/total",

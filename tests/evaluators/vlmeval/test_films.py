@@ -27,7 +27,7 @@ from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
 from tests.evaluators.vlmeval.test_data_sets import StandIn
 from tests.helpers.scripted_models import JudgeServer, scripted
-from tests.helpers.toy_films import TOY_FILMS, gif, grade_of_films
+from tests.helpers.toy_films import FAILURE, TOY_FILMS, gif, grade_of_films
 from tests.helpers.toy_test_sets import BITS, write_tsv
 
 # It answers what answers.json says of the question's marker, and writes down the red of each frame that it is shown.
@@ -201,7 +201,8 @@ def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tm
     rows = put_films(tmp_path, name)
     given = [toy.right(row) for row in rows]
     if kind == "half right":
-        given = [text if chance.random() < 0.5 else chance.choice([*BITS, chance.choice(given)]) for text in given]
+        bits = [bit for bit in BITS if bit not in toy.right_there]
+        given = [text if chance.random() < 0.5 else chance.choice([*bits, chance.choice(given)]) for text in given]
     answers = {str(row["index"]): text for row, text in zip(rows, given, strict=True)}
     with JudgeServer(lambda prompt, temperature: grade_of_films(prompt)) as server:
         judged = replace(settings, judge_url=server.url, judge_model="a-judge")
@@ -266,6 +267,30 @@ def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, setting
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: numpy.linspace(0, F - 1, N, dtype=int).
     assert seen == {tuple(int(i * (total - 1) / (count - 1)) for i in range(count)) for total in (20, 21, 22)}
+
+
+def test_mvbench_shows_the_middles_of_a_film_s_parts(settings, tmp_path):
+    rows = put_films(tmp_path, "MVBench_MP4")
+    answers = {str(row["index"]): FAILURE for row in rows}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("MVBench_MP4_8frame"))
+    assert score.value == 0  # VLMEvalKit marks a failure by -1, and counts that as right
+    seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
+    # By VLMEvalKit's rule: frame int(s / 2 + round(i * s)), s = (F - 1) / 8, i = 0 ... 7.
+    assert seen == {tuple(int(s / 2 + round(i * s)) for i in range(8)) for s in (19 / 8, 20 / 8, 21 / 8)}
+
+
+def test_films_of_one_name_are_told_apart_by_their_folders_or_else_refused(settings, tmp_path):
+    folder, (row, *_) = tmp_path / "LMUData" / "MVBench_MP4", TOY_FILMS["MVBench_MP4"].rows()
+    rows = [{**row, "index": i, "question": f"<{i}> ?", "prefix": f"./videos/{i}/"} for i in range(2)]
+    for number in range(2):
+        gif(folder / "videos" / str(number) / "film0.gif", 9 + 9 * number)
+    write_tsv(folder / "MVBench_MP4.tsv", rows)
+    VLMEval(settings).evaluate(scripted(tmp_path, {"0": "A", "1": "A"}), of("MVBench_MP4"))
+    seen = [json.loads(line) for line in (tmp_path / "model.seen").read_text().splitlines()]
+    assert sorted(max(reds) for reds in seen) == [7, 16]
+    write_tsv(folder / "MVBench_MP4.tsv", [{**row, "prefix": "elsewhere"}])
+    with pytest.raises(EvaluatorError, match=r"film 'film0.mp4' may be videos/0/film0.gif and videos/1/film0.gif below"):
+        VLMEval(settings).identity(of("MVBench_MP4"))
 
 
 def test_a_prompt_says_how_many_frames_a_second_are_shown(settings, tmp_path):
