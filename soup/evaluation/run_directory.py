@@ -5,7 +5,7 @@ RUN/digests.json     the pool's digests, so that it is read once
 RUN/scratch/         candidates on disk while they are evaluated; a failed evaluation's log stays
 RUN/answers/         what a model answered, so that an evaluation that stopped asks only for the rest
 RUN/logs/            what workers and engines print
-RUN/soups/           what each strategy came to
+RUN/soups/           what each search came to
 RUN/sweeps/          what each line between two models came to
 RUN/pool.json        what `soup check` measured
 """
@@ -124,9 +124,9 @@ class RunDirectory:
         """The folder of what strategies came to."""
         return self.path / "soups"
 
-    def result(self, strategy: str) -> Path:
-        """Return the file of what a strategy came to."""
-        return self.results / f"{strategy_file_name(strategy)}.json"
+    def result(self, strategy: str, number: int = 1) -> Path:
+        """Return the file of what a search by a strategy came to; of several the first has number 1."""
+        return self.results / f"{strategy_file_name(strategy)}{'' if number == 1 else f'-{number}'}.json"
 
     @property
     def sweeps(self) -> Path:

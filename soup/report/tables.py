@@ -16,7 +16,7 @@ from soup.evaluation.objective import Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import describe_objective
-from soup.search.result import Soup, single_digests
+from soup.search.result import Soup, search_titles, single_digests
 from soup.support.json_text import check_kinds, read_json_object
 from soup.support.options import option_name
 from soup.support.text import reason_of
@@ -138,7 +138,7 @@ def run_table(run: Path) -> ScoreTable:
     common = max(ways, key=lambda way: len(ways[way]), default=None)
     singles = _singles(entries, results)
     models = [_Model(digest, name, _refusals(digest, name, results), common) for digest, name in singles.items()]
-    models += [_Model(result.digest, result.strategy, result.remark, result.way) for result in results]
+    models += [_Model(result.digest, result.title, result.remark, result.way) for result in results]
     names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
     titles = {f"overall ({', '.join(strategies)})": way for way, strategies in ways.items()} if len(ways) > 1 else {}
     columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, "overall", *titles])
@@ -167,7 +167,7 @@ class _Result:
     `singles` those of the single models that it scored, by name, `part` the questions that it chose by.
     """
 
-    strategy: str
+    title: str
     digest: str
     remark: str
     way: _Way
@@ -193,14 +193,15 @@ class _Model:
 
 def _read_results(run: RunDirectory) -> list[_Result]:
     """Return what strategies came to, by the files that they left."""
-    results = []
+    documents, results = [], []
     for path in sorted(run.results.glob("[!.]*.json")):
         try:
-            results.append(_read_result(cast("dict[str, Any]", read_json_object(path, JournalError))))
+            documents.append(cast("dict[str, Any]", read_json_object(path, JournalError)))
+            results.append(_read_result(documents[-1]))
         except (SoupError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             reason = reason_of(error, path)
             raise JournalError(f"{path}: damaged ({reason}). Remove it; the same search writes it anew.") from error
-    return results
+    return [replace(result, title=title) for result, title in zip(results, search_titles(documents), strict=True)]
 
 
 def _read_result(document: dict[str, Any]) -> _Result:
@@ -216,7 +217,8 @@ def _read_result(document: dict[str, Any]) -> _Result:
     varied = frozenset(trial["recipe"] for trial in document["trials"] if trial.get("single") is False)
     part = next((score["split"] for score in document["trials"][0]["scores"].values()), "all")
     digest, singles = document["recipe"]["digest"], single_digests(document)
-    return _Result(document["strategy"], digest, remark, way, refusals, varied, singles, part)
+    (title,) = search_titles([document])
+    return _Result(title, digest, remark, way, refusals, varied, singles, part)
 
 
 def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -242,7 +244,7 @@ def _refusals(digest: str, name: str, results: Sequence[_Result]) -> str:
     strategies: dict[str, list[str]] = {}
     for result in results:
         if (why := result.refusals.get(name)) and result.singles.get(name, digest) == digest:
-            strategies.setdefault(why, []).append(result.strategy)
+            strategies.setdefault(why, []).append(result.title)
     return "; ".join(f"{', '.join(names)} {why}" for why, names in strategies.items())
 
 
@@ -250,7 +252,7 @@ def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:
     """Return the ways in which strategies of a run chose, and which strategies chose so."""
     ways: dict[_Way, list[str]] = {}
     for result in results:
-        ways.setdefault(result.way, []).append(result.strategy)
+        ways.setdefault(result.way, []).append(result.title)
     return ways
 
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soup.errors import OutputError
+from soup.errors import JournalError, OutputError
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import benchmark_difference, paired_difference
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_picture import ScoredModel, draw_scores
 from soup.evaluation.trial import Trial, Trials
-from soup.merging.recipe import Recipe
+from soup.merging.recipe import Recipe, describe_objective
 from soup.search.verdict import describe_verdict
 from soup.support.atomic_files import write_atomic
+from soup.support.json_text import read_json_object
 from soup.support.pictures import Picture, draw
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Soup", "card_scores", "save_result", "search_estimates", "single_digests", "trial_as_json"]
+__all__ = ["Soup", "card_scores", "save_result", "search_estimates", "search_titles", "single_digests", "trial_as_json"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -216,5 +218,54 @@ def card_scores(trial: Trial, notes: Mapping[str, str] | None = None) -> dict[st
 
 
 def save_result(run: RunDirectory, soup: Soup) -> None:
-    """Keep the result of a search beside its journal, for `soup report`."""
-    write_atomic(run.result(soup.strategy), json.dumps(soup.as_json(), indent=2))
+    """Keep the result of a search beside its journal, for `soup report`; that of the same search before is replaced."""
+    document = soup.as_json()
+    paths = (run.result(soup.strategy, number) for number in itertools.count(1))
+    path = next(path for path in paths if not path.exists() or _is_same_search(path, document))
+    write_atomic(path, json.dumps(document, indent=2))
+
+
+def _is_same_search(path: Path, document: Mapping[str, Any]) -> bool:
+    """Whether a file holds a search that was asked for the same, or nothing that can be read."""
+    try:
+        known = read_json_object(path, JournalError)
+        return known["strategy"] == document["strategy"] and not _differences(known, document)
+    except (JournalError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return True
+
+
+def search_titles(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name searches by their strategies, and those of one strategy by what they were asked otherwise, too.
+
+    Args:
+        documents: What `Soup.as_json` gave, of each search.
+    """
+    titles = []
+    for document in documents:
+        rivals = [other for other in documents if other["strategy"] == document["strategy"]]
+        apart = {key for rival in rivals for key in _differences(document, rival)}
+        told = [f"{key} {value}" for key, value in _asked(document).items() if key in apart]
+        titles.append(document["strategy"] + (f" ({', '.join(told)})" if told else ""))
+    return titles
+
+
+def _differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:
+    """Return in what two searches were asked otherwise, as far as both tell: earlier versions kept less."""
+    ours, theirs = _asked(left), _asked(right)
+    tell_all = ("arguments" in left) == ("arguments" in right)
+    keys = ours.keys() | theirs.keys() if tell_all else ours.keys() & theirs.keys()
+    return {key for key in keys if ours.get(key) != theirs.get(key)}
+
+
+def _asked(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a search was asked with beside its models, as people read it, by name."""
+    arguments = document.get("arguments", {})
+    scores = document["trials"][0]["scores"] if document["trials"] else {}
+    asked = {
+        "eval": ",".join(scores),
+        "objective": describe_objective(document.get("objective", {})),
+        **{key: str(arguments[key]) for key in ("split", "questions", "method") if key in arguments},
+    }
+    for kind in ("method_args", "strategy_args"):
+        asked |= {key: str(value) for key, value in arguments.get(kind, {}).items()}
+    return {key: value for key, value in asked.items() if value}

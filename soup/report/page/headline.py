@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import Difference, paired_difference
 from soup.report.page.chance import chance_gain, difference_error, overall_interval
-from soup.report.page.run_record import RunModel, RunRecord
+from soup.report.page.run_record import PLAIN_SEARCHES, RunModel, RunRecord
 
 __all__ = ["Headline", "HeadlineRow", "PartScore", "contributions", "headline"]
 
@@ -70,7 +70,7 @@ def headline(record: RunRecord) -> Headline:
     rows = [_row(record, title, model) for title, model in _models(record)]
     soups = record.soups
     errors = _errors(record, soups)
-    chosen = next((row for row in rows if record.chosen and record.main and row.title == record.main.strategy), None)
+    chosen = next((row for row in rows if record.chosen and record.main and row.title == record.main.title), None)
     gain = {part: score.gain for part, score in chosen.parts.items()} if chosen else {}
     known = bool(errors)
     return Headline(
@@ -99,12 +99,11 @@ def contributions(record: RunRecord) -> list[dict[str, object]]:
 
 def _models(record: RunRecord) -> Iterator[tuple[str, RunModel]]:
     named = [("base", record.base), ("best single model", record.best_single)]
-    searched = {search.strategy: record.models.get(search.digest) for search in record.searches}
-    if "average" not in searched and len(record.pool_names) > 1:
+    searched = {search.title: record.models.get(search.digest) for search in record.searches}
+    strategies = {search.title: search.strategy for search in record.searches}
+    if "average" not in strategies.values() and len(record.pool_names) > 1:
         named.append(("average", record.mean_of(record.pool_names)))
-    order = sorted(
-        searched, key=lambda name: ("average", "maximum").index(name) if name in ("average", "maximum") else 2
-    )
+    order = sorted(searched, key=lambda title: (*PLAIN_SEARCHES, strategies[title]).index(strategies[title]))
     named += [(name, searched[name]) for name in order]
     for title, model in named:
         if model is not None:

@@ -17,11 +17,11 @@ from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.report.page.search_record import SearchRecord, trial_digests
 from soup.report.tables import run_table
-from soup.search.result import search_estimates, single_digests
+from soup.search.result import search_estimates, search_titles, single_digests
 from soup.support.json_text import read_json_object
 from soup.support.text import reason_of
 
-__all__ = ["RunModel", "RunRecord", "damage_told", "read_document"]
+__all__ = ["PLAIN_SEARCHES", "RunModel", "RunRecord", "damage_told", "read_document"]
 
 PLAIN_SEARCHES = ("average", "maximum")
 """Strategies that other soups are compared with: where there is another, that one is the run's choice."""
@@ -91,8 +91,10 @@ class RunRecord:
         with Journal(directory.journal, write=False) as journal:
             entries = tuple(entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD))
         paths = directory.results.glob("[!.]*.json")
-        searches = (SearchRecord(read_document(path), path.stat().st_mtime) for path in paths)
-        ordered = sorted(searches, key=lambda search: (search.time, search.strategy))
+        searches = (SearchRecord(read_document(path), path.stat().st_mtime, path) for path in paths)
+        untitled = sorted(searches, key=lambda search: (search.time, search.path))
+        titles = search_titles([search.document for search in untitled])
+        ordered = [replace(search, title=title) for search, title in zip(untitled, titles, strict=True)]
         record = cls(directory, entries, {}, tuple(ordered))._of_one_pool()
         foreign = trial_digests(ordered) - trial_digests(record.searches)
         known = [entry for entry in entries if entry.recipe not in foreign]
@@ -102,7 +104,7 @@ class RunRecord:
         """Leave out searches over other models of the same names: trained anew since, or of another pool."""
         other = {search: search.other_models(self.main) for search in self.searches if self.main}
         remarks = [
-            f"{search.strategy}: left out, for it searched over other models of the same names ({', '.join(names)})"
+            f"{search.title}: left out, for it searched over other models of the same names ({', '.join(names)})"
             for search, names in other.items()
             if names
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from soup.evaluation.objective import Objective
@@ -17,10 +18,12 @@ SETTINGS = ("method", "code", "params", "dtype", "drop", "base", "tokenizer")
 
 @dataclass(frozen=True, eq=False)
 class SearchRecord:
-    """What a strategy came to: its document of `soups/`, and when it was written."""
+    """What a strategy came to: its document of `soups/`, when that was written, and what it is called in the run."""
 
     document: Mapping[str, Any]
     time: float
+    path: Path
+    title: str = ""
 
     @property
     def strategy(self) -> str:

@@ -65,7 +65,7 @@ def _search(search: SearchRecord) -> dict[str, object]:
             }
         trials.append(shown)
     return {
-        "strategy": search.strategy,
+        "strategy": search.title,
         "chosen": document.get("label", " + ".join(search.chosen)),
         "objective": document.get("objective", {}),
         "notes": document.get("notes", []),
@@ -170,7 +170,7 @@ def provenance(record: RunRecord) -> dict[str, object]:
     if record.main:
         recipe = record.main.document["recipe"]
         facts["recipe"] = _without_paths(recipe)
-        with damage_told(record.directory.result(record.main.strategy)):
+        with damage_told(record.main.path):
             facts["command"] = _command(record, record.main)
     return facts
 

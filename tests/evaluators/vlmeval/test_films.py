@@ -289,9 +289,7 @@ def test_films_of_one_name_are_told_apart_by_their_folders_or_else_refused(setti
     seen = [json.loads(line) for line in (tmp_path / "model.seen").read_text().splitlines()]
     assert sorted(max(reds) for reds in seen) == [7, 16]
     write_tsv(folder / "MVBench_MP4.tsv", [{**row, "prefix": "elsewhere"}])
-    with pytest.raises(
-        EvaluatorError, match=r"'film0.mp4' may be videos/0/film0.gif and videos/1/film0.gif"
-    ):
+    with pytest.raises(EvaluatorError, match=r"'film0.mp4' may be videos/0/film0.gif and videos/1/film0.gif"):
         VLMEval(settings).identity(of("MVBench_MP4"))
 
 

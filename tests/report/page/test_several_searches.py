@@ -1,0 +1,79 @@
+"""Several searches by one strategy in one run: each is kept, and called by what it was asked otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from soup.report.page.document import run_document
+from soup.report.tables import run_table
+from soup.search.result import search_titles
+from tests.helpers import flat_arguments as flat
+from tests.helpers.toy_pools import make_judge, make_pool
+
+RESULT, SECOND = Path("run/soups/greedy.json"), Path("run/soups/greedy-2.json")
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_pool("ckpts")
+    judge = make_judge("judge")
+
+    def cook(out, benchmark="score", strategy="greedy", **options):
+        return flat.cook(strategy, "ckpts", eval=f"python:{judge}:{benchmark}", run_dir="run", out=out, **options)
+
+    return cook
+
+
+def test_a_search_with_other_arguments_keeps_the_result_of_the_first(search):
+    first = search("first", strategy="maximum", strategy_args={"top_k": 3})
+    narrow = search("narrow", strategy="maximum", strategy_args={"top_k": 1})
+    assert (len(first.chosen), len(narrow.chosen)) == (3, 1)
+    assert [row.label for row in run_table(Path("run")).rows][-2:] == ["maximum (top_k 1)", "maximum (top_k 3)"]
+    document = run_document(Path("run"))
+    assert [each["strategy"] for each in document["searches"]] == ["maximum (top_k 1)", "maximum (top_k 3)"]
+    labels = {row["title"]: row["label"] for row in document["headline"]["rows"]}
+    assert labels["maximum (top_k 3)"].split(" + ") == sorted(first.chosen)
+    assert labels["maximum (top_k 1)"] == narrow.chosen[0]
+    assert "--strategy-arg top_k=1" in document["provenance"]["command"]
+
+
+def test_the_same_search_replaces_its_own_result_alone(search):
+    search("first")
+    search("second", "two")
+    before = SECOND.read_bytes()
+    search("third")
+    assert json.loads(RESULT.read_text())["out"] == "third"
+    assert SECOND.read_bytes() == before
+    assert len([*RESULT.parent.iterdir()]) == 2
+
+
+@pytest.mark.parametrize("earlier", ["of a version that kept no arguments", "damaged"])
+def test_a_result_of_an_earlier_version_and_a_damaged_one_are_replaced(search, earlier):
+    search("first")
+    if earlier == "damaged":
+        RESULT.write_text("{")
+    else:
+        document = json.loads(RESULT.read_text())
+        del document["arguments"]
+        RESULT.write_text(json.dumps(document))
+    search("again")
+    assert json.loads(RESULT.read_text())["out"] == "again"
+    assert not SECOND.exists()
+
+
+def test_searches_are_called_by_what_tells_them_apart_and_by_nothing_else():
+    def document(strategy="greedy", score="b", **arguments):
+        return {"strategy": strategy, "trials": [{"scores": {score: {}}}], "arguments": arguments}
+
+    alike = {"method": "linear", "split": 0.5}
+    documents = [
+        document(**alike),
+        document(score="c", **alike),
+        document(**alike, strategy_args={"patience": 2}),
+        document("prune", **alike),
+    ]
+    assert search_titles(documents) == ["greedy (eval b)", "greedy (eval c)", "greedy (eval b, patience 2)", "prune"]
