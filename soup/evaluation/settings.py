@@ -8,8 +8,10 @@ from typing import Any, Literal, Self
 
 from soup.support.options import option, options_of
 
-__all__ = ["JUDGE_OPTIONS", "EvalSettings"]
+__all__ = ["ENGINE_OPTIONS", "JUDGE_OPTIONS", "EvalSettings"]
 
+ENGINE_OPTIONS = ("model", "engine", "engine_args", "batch_size")
+"""What answers, and how it is asked."""
 JUDGE_OPTIONS = ("judge_url", "judge_model", "judge_engine", "judge_engine_args")
 """Who the judge is, and what runs it."""
 

@@ -18,7 +18,7 @@ from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.harnesses import check, target_of, total, why_no_likelihood
 from soup.evaluation.run_directory import ERROR_LOG
-from soup.evaluation.settings import JUDGE_OPTIONS, EvalSettings
+from soup.evaluation.settings import ENGINE_OPTIONS, JUDGE_OPTIONS, EvalSettings
 from soup.merging.pool import Pool
 from soup.support.extras import missing_extra
 from soup.support.foreign_code import INTERRUPTIONS, Interruption, foreign_code
@@ -142,21 +142,26 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
 
 
 def _refuse_idle_engine(entries: Sequence[SuiteEntry], settings: EvalSettings) -> None:
-    """Refuse an engine, or an address for one, that answers nothing: the scores would be taken for its own."""
-    default, flag = EvalSettings(), option_name("engine")
+    """Refuse an engine and what belongs to it where nothing is answered: the scores would be taken for its own."""
+    typed = _typed(ENGINE_OPTIONS, settings)
     answering = [entry.identity["answering"] for entry in entries if "answering" in entry.identity]
     # What can change an answer stands in the identity: an address that does not is asked by nobody.
     if entries and settings.engine_url and urlsplit(settings.engine_url).netloc not in str(answering):
-        raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {flag} openai.")
-    if settings.engine != default.engine and entries and not answering:
+        raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {option_name('engine')} openai.")
+    if typed and entries and not answering:
         names = ", ".join(entry.benchmark.name for entry in entries)
-        raise EvaluatorError(f"{flag} {settings.engine}: no engine is asked for {names}. Leave it out.")
+        raise EvaluatorError(f"{', '.join(typed)}: no engine is asked for {names}. Leave it out.")
+
+
+def _typed(names: Sequence[str], settings: EvalSettings) -> list[str]:
+    """Return those of some settings that are not the defaults, as the user names them."""
+    options = options_of(EvalSettings)
+    return [option_name(n, options[n][1].flag) for n in names if getattr(settings, n) != options[n][0]]
 
 
 def _refuse_idle_judge(entries: Sequence[SuiteEntry], settings: EvalSettings) -> None:
     """Refuse a judge that grades nothing: the scores would be taken for its grades."""
-    options = {name: each for name, each in options_of(EvalSettings).items() if name in JUDGE_OPTIONS}
-    typed = [option_name(n, info.flag) for n, (default, info) in options.items() if getattr(settings, n) != default]
+    typed = _typed(JUDGE_OPTIONS, settings)
     if entries and typed and not any(_has_judge(entry.identity) for entry in entries):
         names = ", ".join(entry.benchmark.name for entry in entries)
         raise EvaluatorError(

@@ -46,7 +46,9 @@ def test_a_bound_that_is_no_time_is_refused_before_any_work(seconds):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (EvalSettings(engine="vllm"), "`engine` vllm: no engine is asked for demo:colour"),
+        (EvalSettings(engine="vllm"), "`engine`: no engine is asked for demo:colour"),
+        (EvalSettings(model="mine.py:Model"), "`model`: no engine is asked for demo:colour"),
+        (EvalSettings(engine_args={"x": 1}, batch_size=8), "`engine_args`, `batch_size`: no engine is asked for"),
         (EvalSettings(engine_url="http://localhost:8000/v1"), "`engine_url`: nobody asks it; say `engine` openai"),
     ],
 )
