@@ -240,13 +240,21 @@ def search_titles(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     Args:
         documents: What `Soup.as_json` gave, of each search.
     """
-    titles = []
+    titles: list[str] = []
     for document in documents:
         rivals = [other for other in documents if other["strategy"] == document["strategy"]]
         apart = {key for rival in rivals for key in _differences(document, rival)}
-        told = [f"{key} {value}" for key, value in _asked(document).items() if key in apart]
-        titles.append(document["strategy"] + (f" ({', '.join(told)})" if told else ""))
+        told = [f"{key} {_shortened(value)}" for key, value in _asked(document).items() if key in apart]
+        title = document["strategy"] + (f" ({', '.join(told)})" if told else "")
+        same = sum(other.partition(" #")[0] == title for other in titles)
+        titles.append(f"{title} #{same + 1}" if same else title)
     return titles
+
+
+def _shortened(value: str) -> str:
+    """Return a list of names by its first and how many more there are."""
+    first, *others = value.split(",")
+    return f"{first} and {len(others)} more" if others else value
 
 
 def _differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:

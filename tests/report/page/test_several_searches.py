@@ -75,5 +75,7 @@ def test_searches_are_called_by_what_tells_them_apart_and_by_nothing_else():
         document(score="c", **alike),
         document(**alike, strategy_args={"patience": 2}),
         document("prune", **alike),
+        *(document("soce", score=name, **alike) for name in ("a,b,c", "a,c,d")),
     ]
-    assert search_titles(documents) == ["greedy (eval b)", "greedy (eval c)", "greedy (eval b, patience 2)", "prune"]
+    titles = ["greedy (eval b)", "greedy (eval c)", "greedy (eval b, patience 2)", "prune"]
+    assert search_titles(documents) == [*titles, "soce (eval a and 2 more)", "soce (eval a and 2 more) #2"]
