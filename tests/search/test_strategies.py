@@ -125,7 +125,7 @@ def test_maximum_of_a_given_p_is_the_top_p_and_asks_for_the_single_scores_alone(
 
 @pytest.mark.parametrize("p", [0, -1, 4])
 def test_maximum_refuses_a_p_beyond_the_pool(p):
-    with pytest.raises(RecipeError, match=f"between 1 and 3, the size of the pool; found {p}"):
+    with pytest.raises(RecipeError, match=f"from 1 to 3, the size of the pool; found {p}"):
         maximum(["a", "b", "c"], Table(lambda: 50.0), top_k=p)
 
 

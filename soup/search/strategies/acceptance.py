@@ -52,6 +52,14 @@ class Rule:
         least = float(match[1])
         return cls(text, lambda trial, best: cast("_Comparable", trial).better_than(best) > least)
 
+    def check(self, trial: Scored) -> None:
+        """Fail now, and not many scores later, where no trial tells what the rule needs.
+
+        Raises:
+            EvaluatorError: `p>...`, and a benchmark does not give its questions' points.
+        """
+        self.beats(trial, trial)
+
     def admits(self, trial: Scored, best: Scored) -> bool:
         """Whether a trial replaces the best one so far: never if it breaks a guard, always if only the best does."""
         return allowed(trial) and (not allowed(best) or self.beats(trial, best))

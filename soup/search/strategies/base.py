@@ -13,10 +13,11 @@ def leave_worst_out(pool, score): ...
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from soup.support.plugins import STRATEGIES
 
@@ -110,12 +111,18 @@ def budget(most: Callable[..., Budget]) -> Callable[[F], F]:
     """Make a decorator that lets a strategy say its budget: `most(count, **options)` for a pool of `count`.
 
     Args:
-        most: It is called with the strategy's own options before anything is read, so that it may refuse wrong ones.
+        most: It is called with the strategy's own options before anything is read, and before the strategy itself, so
+            that it may refuse wrong ones.
     """
 
     def decorate(function: F) -> F:
-        function.budget = most  # type: ignore[attr-defined]  # functions take any attribute
-        return function
+        @functools.wraps(function)
+        def checked(pool: Sequence[Any], score: ScoreFunction, **options: Any) -> Any:
+            most(len(pool), **options)
+            return function(pool, score, **options)
+
+        checked.budget = most  # type: ignore[attr-defined]  # functions take any attribute
+        return cast("F", checked)
 
     return decorate
 

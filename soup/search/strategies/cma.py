@@ -96,12 +96,9 @@ def cma(
     Raises:
         RecipeError: A wrong option, or the library is not installed.
     """
-    _budget(
-        len(pool), seed=seed, evaluations=evaluations, start=start, scale=scale, components=components, accept=accept
-    )
     watched = Watched(score)
     rule = careful_rule(accept, watched([pool[0]]))
-    rule.beats(watched([pool[0]]), watched([pool[0]]))  # a rule that the evaluator can't serve fails now
+    rule.check(watched([pool[0]]))
     plain: list[list[T]] = [greedy(pool, watched), list(pool)]
     trials = [(WeightedSoup(soup), watched(soup)) for soup in sorted(plain, key=len)]
     chosen, best = trials[0]

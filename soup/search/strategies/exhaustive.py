@@ -41,10 +41,9 @@ def exhaustive(pool: Sequence[T], score: ScoreFunction, *, accept: str = "gt") -
     Raises:
         RecipeError: An unknown rule, or a larger pool.
     """
-    _budget(len(pool), accept=accept)
     rule = Rule.parse(accept)
     trial = score([pool[0]])
-    rule.beats(trial, trial)
+    rule.check(trial)
     trials = [
         [(list(subset), score(list(subset))) for subset in combinations(pool, size)] for size in range(1, len(pool) + 1)
     ]

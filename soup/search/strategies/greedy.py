@@ -41,9 +41,7 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
         EvaluatorError: `p>...`, and a benchmark does not give its questions' points.
     """
     rule = Rule.parse(accept)
-    rule.beats(
-        score([pool[0]]), score([pool[0]])
-    )  # a rule that the evaluator can't serve fails now, not k scores later
+    rule.check(score([pool[0]]))
     first, *others = best_allowed_first(by_overall(pool, score), score)
     chosen, best = [first], score([first])
     tell_best(score, best)

@@ -39,7 +39,6 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
     Raises:
         RecipeError: `top_k` is not between 1 and the size of the pool.
     """
-    _budget(len(pool), top_k=top_k)
     ranked = best_allowed_first(by_overall(pool, score), score)
     if top_k is not None:
         return ranked[:top_k]

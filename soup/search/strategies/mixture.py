@@ -58,7 +58,6 @@ def mixture(pool: Sequence[T], score: ScoreFunction, *, samples: int = 30, seed:
     """
     import numpy as np
 
-    _budget(len(pool), samples=samples, seed=seed)
     average = score(list(pool))
     if len(pool) == 1:
         return Choice(list(pool))

@@ -90,14 +90,13 @@ def scale(
     Raises:
         RecipeError: A wrong option, a method that does not take such a value, or a missing base.
     """
-    _budget(len(pool), start=start, method=method, grid=grid, components=components, accept=accept)
     _refuse_method(pool, method, grid, components)
     rule, watched = Rule.parse(accept), Watched(score)
     chosen = _chosen(STRATEGIES.get(start)(pool, watched))
     reference = best = score(chosen)
     if watched.met_guess or unknown([best]):
         return Choice(chosen)
-    rule.beats(best, best)
+    rule.check(best)
     tell_best(score, best)
     params: dict[str, Any] = {}
     path, notes = [best], []
