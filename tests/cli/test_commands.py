@@ -443,7 +443,7 @@ WRONG = {
     "a judge that is not there": (1, "greedy --pool ckpts --eval python:x.py:f", "no such file"),
     "a command without a place": (1, "greedy --pool ckpts --eval command:true", "has no {checkpoint}"),
     "a split beyond 1": (1, "greedy --pool ckpts --eval mmbench --split 2", "between 0 and 1"),
-    "p beyond the pool": (1, "maximum --pool ckpts --top-k 9", "between 1 and 4"),
+    "p beyond the pool": (1, "maximum --pool ckpts --top-k 9", "from 1 to 4"),
     "an unknown dtype": (1, "average --pool ckpts --dtype fp17", "fp17"),
     "all dropped": (1, "average --pool ckpts --drop *", "leaves no tensor"),
     "nobody excluded": (1, "average --pool ckpts --exclude A", "no such ingredient. Here: a, b, c, d"),

@@ -37,7 +37,7 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
         top_k: How many to choose.
 
     Raises:
-        RecipeError: `top_k` is not between 1 and the size of the pool.
+        RecipeError: `top_k` is not from 1 to the size of the pool.
     """
     ranked = best_allowed_first(by_overall(pool, score), score)
     if top_k is not None:
