@@ -94,6 +94,8 @@ class Adapter(Checkpoint):
     def facts(self) -> tuple[str, ...]:
         """The settings that decide, beside the factors, what it adds to its base."""
         later = [key for key in ("trainable_token_indices", "target_parameters") if self.settings.get(key)]
+        if self.settings.get("bias") == "all" and self.settings.get("modules_to_save"):
+            later.append("bias")  # version 0.1 added others, whose digest and scores are not these
         keys = [*_FACTS, *later]
         return tuple(f"{key}\0{json.dumps(self.settings.get(key), sort_keys=True)}\n" for key in keys)
 

@@ -204,6 +204,16 @@ def test_other_tokens_make_another_digest(tmp_path):
     assert digest_checkpoint(Adapter(first)).content != digest_checkpoint(Adapter(second)).content
 
 
+def test_biases_of_saved_modules_that_version_0_1_merged_otherwise_make_another_digest(tmp_path):
+    base = tiny_checkpoint(tmp_path / "base", tensors={"up.weight": (6, 5)})
+    settings = [{}, {"bias": "all"}, {"modules_to_save": ["head"]}, {"bias": "all", "modules_to_save": ["head"]}]
+    contents = set()
+    for number, keys in enumerate(settings):
+        path = write_adapter(tmp_path / f"{number}", linear_factors({"up.weight": (6, 5)}), base, **keys)
+        contents.add(digest_checkpoint(Adapter(path)).content)
+    assert len(contents) == 2
+
+
 def test_a_grouped_convolution_is_refused_by_name(tmp_path):
     base = tiny_checkpoint(tmp_path / "base", tensors={"conv.weight": (8, 4, 3, 3)})
     factors = {"conv.lora_A.weight": torch.ones(4, 4, 3, 3), "conv.lora_B.weight": torch.ones(8, 2, 1, 1)}
