@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from soup.errors import CheckpointError
@@ -18,6 +19,7 @@ __all__ = [
     "is_adapter",
     "looks_like_checkpoint",
     "no_directory",
+    "pickles_in",
     "read_index",
     "refuse_irregular",
 ]
@@ -43,6 +45,11 @@ def looks_like_checkpoint(path: Path) -> bool:
     names = [entry.name for entry in path.iterdir() if not entry.is_dir()]  # a pipe or a dead link is meant, too
     marks = {"config.json", "model_index.json", "adapter_config.json", INDEX}
     return any(name in marks or name.endswith((".safetensors", ".bin")) for name in names)
+
+
+def pickles_in(names: Iterable[str]) -> list[str]:
+    """List the files that are pickles by their names, sorted; not those in folders."""
+    return sorted(name for name in names if PurePosixPath(name).suffix in _PICKLES and "/" not in name)
 
 
 def no_directory(path: Path) -> str:
@@ -158,13 +165,19 @@ def _refuse_other_kinds(path: str, names: Collection[str], files: list[str], ind
         )
     if files or index is not None:
         return
-    pickles = sorted(name for name in names if PurePosixPath(name).suffix in _PICKLES and "/" not in name)
-    if pickles:
+    if pickles := pickles_in(names):
+        cure = (
+            "If you trust them, convert once, in its folder or in a download: "
+            'python -c "import glob, torch; from safetensors.torch import save_file; save_file({k: '
+            "v.clone().contiguous() for f in glob.glob('pytorch_model*.bin') for k, v in "
+            f"torch.load(f, map_location='cpu', weights_only=True).items()}}, '{WEIGHTS}', {{'format': 'pt'}})\""
+            if any(fnmatchcase(name, "pytorch_model*.bin") for name in pickles)
+            else "transformers loads none of such names: save the model again by the program that wrote them, with "
+            "save_pretrained"
+        )
         raise CheckpointError(
             f"{path}: the weights are pickles ({', '.join(pickles[:3])}), and loading a pickle can run any code. "
-            f'If you trust them, convert once: python -c "from transformers import AutoModelForImageTextToText as M; '
-            f"M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}-safetensors')\" "
-            "(and copy the tokenizer and processor files beside the result)."
+            f"{cure}."
         )
     other = (
         " GGUF is made of such a checkpoint, for llama.cpp: soup those, and convert the soup."

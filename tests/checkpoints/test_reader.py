@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import soup
 from soup.checkpoints.digest import DigestCache, FileStamp, digest_checkpoint, side_digest
@@ -277,13 +280,28 @@ def test_a_folder_of_gguf_is_refused_with_what_to_soup_instead(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.ckpt", "model.pt"])
-def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path, name):
+def test_pickles_are_refused_with_the_reason(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x04")
     (tmp_path / "config.json").write_text("{}")
     message = refusal(tmp_path)
-    assert name in message
-    assert "loading a pickle can run any code" in message
-    assert f"M.from_pretrained('{tmp_path}', dtype='auto').save_pretrained('{tmp_path}-safetensors')" in message
+    assert f"the weights are pickles ({name}), and loading a pickle can run any code" in message
+    assert ("python -c" in message) == (name == "pytorch_model.bin")
+    assert ("transformers loads none of such names" in message) == (name != "pytorch_model.bin")
+
+
+def test_the_command_that_converts_pickles_makes_a_checkpoint_of_them(tmp_path):
+    """Of any architecture, and of parts that share memory or lie the other way round."""
+    whole = torch.arange(12.0).view(3, 4)
+    parts = ({"a.weight": whole, "b.weight": whole.T}, {"c.bias": whole[0], "lm_head.weight": torch.ones(2).half()})
+    for number, part in enumerate(parts, 1):
+        torch.save(part, tmp_path / f"pytorch_model-0000{number}-of-00002.bin")
+    torch.save({"learning_rate": 1}, tmp_path / "training_args.bin")
+    code = re.search('python -c "(.+)"', refusal(tmp_path))[1]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    made = load_file(tmp_path / WEIGHTS)
+    for name, value in (parts[0] | parts[1]).items():
+        assert torch.equal(made[name], value)
+    assert Checkpoint(tmp_path).tensors.keys() == made.keys()
 
 
 def test_a_diffusers_folder_is_refused_with_the_command_that_converts_it(tmp_path, single):

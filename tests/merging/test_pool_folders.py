@@ -84,6 +84,14 @@ def test_a_run_among_ingredients_is_skipped_and_the_line_takes_all(tmp_path):
     assert taken_by_the_line(deeper) == ("a", "b", "c", "d", "checkpoint-5")
 
 
+def test_a_folder_of_pickles_is_skipped_with_the_reason(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    (pool / "e").mkdir()
+    (pool / "e/consolidated.00.pth").write_bytes(b"\x80\x04")
+    with Pool(pool) as opened:
+        assert opened.warnings() == ["e: skipped, not a checkpoint in safetensors: consolidated.00.pth is a pickle"]
+
+
 def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
     pool = make_pool(tmp_path / "ckpts")
     (pool / "results.json").write_text("{}")
