@@ -31,6 +31,7 @@ from soup.report.sweep_result import Sweep, SweepPoint
 from soup.search.session import Session, answering_settings
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name, refuse_wrong_type
+from soup.support.text import bullet_list
 
 __all__ = ["SweepArguments", "plan_sweep", "run_sweep", "sweep"]
 
@@ -199,6 +200,8 @@ def _prepared(arguments: SweepArguments) -> Iterator[_Run]:
             f"base first (soup average --pool {adapters[0]} -o out/)."
         )
     with Pool(ends) as pool:
+        if skipped := pool.skipped[: len(ends) - len(pool)]:
+            raise PoolError(f"A line goes from one checkpoint to another:\n{bullet_list(skipped)}")
         pool.take_tokenizer(merge.tokenizer if merge else None)
         pool.check(as_they_are=True)
         suite = build_suite(benchmarks, answering_settings(benchmarks, config))

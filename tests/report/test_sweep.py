@@ -234,6 +234,12 @@ def other_architecture(tmp_path, a, b):
     return a, make_checkpoint(tmp_path / "c", tensors={"w": np.zeros(3, np.float32)})
 
 
+def one_of_a_folder(tmp_path, a, b):
+    """The only checkpoint of a folder, and all else that it holds: so a shell's star makes it."""
+    (tmp_path / "star/logs").mkdir(parents=True)
+    return shutil.copytree(a, tmp_path / "star/a"), tmp_path / "star/logs"
+
+
 WRONG = {
     "twice": (lambda tmp_path, a, b: (a, a), {}, PoolError, "The same checkpoint is given twice"),
     "same": (
@@ -242,6 +248,7 @@ WRONG = {
         PoolError,
         "hold the same weights: there is no line between them",
     ),
+    "one": (one_of_a_folder, {}, PoolError, "to another:\n  - logs: skipped, not a checkpoint$"),
     "other": (other_architecture, {}, PoolError, "do not belong together"),
     "steps": (lambda tmp_path, a, b: (a, b), {"steps": 1}, RecipeError, "`steps` must be at least 2"),
     "reach": (lambda tmp_path, a, b: (a, b), {"extrapolate": -0.1}, RecipeError, "`extrapolate` must lie between 0"),
@@ -256,6 +263,13 @@ def test_what_makes_no_line_is_refused_before_the_first_question(tmp_path, ends,
     with pytest.raises(error, match=text):
         soup.sweep(*make(tmp_path, *ends), **{"eval": f"python:{judge}:dip", **options})
     assert not calls(judge)
+
+
+def test_a_dry_run_of_a_sweep_with_one_end_is_refused_as_the_sweep_is(tmp_path, ends, judge):
+    a, logs = one_of_a_folder(tmp_path, *ends)
+    arguments = ["sweep", str(a), str(logs), "--eval", f"python:{judge}:dip", "--dry-run"]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, PoolError)
 
 
 def test_a_sweep_advises_no_option_that_it_has_not(tmp_path, ends, judge):
