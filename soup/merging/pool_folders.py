@@ -75,6 +75,7 @@ def list_pool(locations: Sequence[str | Path], base: str | Path | None) -> PoolL
     else:
         skipped = strange
         taken_locations = [str(entry) for entry in reasons if entry not in skipped and not _is_base(entry, base)]
+    below = [path for path in below if not _is_base(path, base)]
     lines = tuple(f"{entry.name}: skipped, {why}" for entry, why in skipped.items())
     beside = [location for location in taken_locations if strange and Path(location) not in strange]
     return PoolListing(tuple(taken_locations), lines, _deeper(below, beside), folder)

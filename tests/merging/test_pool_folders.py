@@ -68,6 +68,18 @@ def test_checkpoints_below_the_only_ingredient_are_told(tmp_path):
     assert f"--pool {run}/checkpoint-100 {run}/checkpoint-200 takes them" in report.stderr.replace("\n", " ")
 
 
+def test_the_base_is_none_of_the_checkpoints_below_that_the_line_takes(tmp_path):
+    run = make_checkpoint(tmp_path / "run", 1)
+    for seed, name in enumerate(("base", "checkpoint-100", "checkpoint-200")):
+        make_checkpoint(run / name, seed + 2)
+    (tmp_path / "pool/group").mkdir(parents=True)
+    for name in ("a", "group/b", "group/base"):
+        make_checkpoint(tmp_path / "pool" / name, 1)
+    with Pool(run, base=run / "base") as pool, Pool(tmp_path / "pool", base=tmp_path / "pool/group/base") as other:
+        assert taken_by_the_line(pool.warnings()[0]) == ("checkpoint-100", "checkpoint-200")
+        assert taken_by_the_line(other.warnings()[1]) == ("a", "b")
+
+
 def test_a_run_with_a_config_and_no_weights_of_its_own_is_a_folder_of_checkpoints(tmp_path):
     for step in (100, 200):
         make_checkpoint(tmp_path / "run" / f"checkpoint-{step}", step)
