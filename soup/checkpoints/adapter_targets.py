@@ -321,8 +321,8 @@ class _Matching:
         if self._trains_apart(name):
             self.wrong.append(
                 f"{key}: trained apart from the output layer that the base ties to {name}, which soup unties for "
-                "embed_tokens alone: train with ensure_weight_tying=True, or make it a whole model by PEFT: "
-                "merge_and_unload(), and config.tie_word_embeddings = False before save_pretrained(OUT)"
+                "embed_tokens alone. Where the model's class can, PEFT makes it a whole model: merge_and_unload(), "
+                "config.tie_word_embeddings = False, save_pretrained(OUT)"
             )
             return False
         if ours.shape == theirs.shape and ours.dtype.kind == theirs.dtype.kind:
@@ -334,8 +334,7 @@ class _Matching:
     def _trains_apart(self, name: str) -> bool:
         """Whether the adapter trains in full what the base ties its output layer to, which then stays as it was."""
         is_trained = ".".join(name.split(".")[-2:]) in _saved_weights(self.adapter)
-        is_kept_tied = self.adapter.is_set("ensure_weight_tying")
-        return is_trained and not is_kept_tied and is_tied_by_another_name(self.base, name)
+        return is_trained and is_tied_by_another_name(self.base, name)  # PEFT keeps such tied in no case
 
     def _note_vocabulary(self, name: str, shape: tuple[int, ...]) -> None:
         """Take note of embeddings, or an output layer, of another number of tokens."""
