@@ -290,8 +290,8 @@ def _side_file_remarks(pool: Pool, lead: Ingredient) -> Iterator[str]:
             yield f"{lead.name}: has no {kind}: the soup takes {name_of[source]}'s"
     if absent := absent_code(lead.checkpoint, *others):
         yield (
-            f"{lead.name}: auto_map names {abbreviate(absent)}, not here nor in an ingredient: nothing loads the soup "
-            "without. Copy the code beside its weights"
+            f"{lead.name}: auto_map names {abbreviate(absent)}, not here nor in an ingredient: the soup loads only "
+            "where transformers has a class of its own for it. Copy the code beside its weights"
         )
     if (lead.checkpoint.path / "config.json").exists() and not any(map(has_tokenizer, name_of)):
         yield f"{lead.name}: no tokenizer here nor in an ingredient: the soup has none. Copy one beside its weights"

@@ -280,7 +280,7 @@ def test_code_that_no_config_names_stays_where_it_is(tmp_path, pool):
 def test_code_that_is_named_and_nowhere_is_told(tmp_path):
     pool = tiny_pool(tmp_path / "ckpts", 2, config={"auto_map": AUTO_MAP})
     (line,) = [text for text in average(pool, tmp_path / "out") if "auto_map" in text]
-    assert "model-0: auto_map names modeling_chat.py, not here nor in an ingredient: nothing loads the soup" in line
+    assert "model-0: auto_map names modeling_chat.py, not here nor in an ingredient: the soup loads only" in line
     give_code(pool / "model-0")
     assert not any("auto_map" in text for text in average(pool, tmp_path / "other"))
 
