@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
 from soup.support.text import is_possible_path
 
@@ -23,6 +23,15 @@ class StrictModel(BaseModel):
     """Settings that take no other keys than their own, and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `early_stopping: true`, which would be taken for 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and any(number in (kind, *get_args(kind)) for number in (int, float)):
+            raise ValueError("expected a number")
+        return value
 
 
 def check_path(text: str) -> str:

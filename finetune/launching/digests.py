@@ -30,7 +30,7 @@ from soup.errors import FinetuneError
 from soup.support.json_text import parse_json
 from soup.support.text import did_you_mean
 
-__all__ = ["Content", "Digests", "is_preset", "row_files", "unread_files"]
+__all__ = ["Content", "Digests", "is_preset", "picture_root", "row_files", "unread_files"]
 
 FORMAT = 2  # moves on when the same settings would train another model
 PRESETS = ("tiny", "0.5b", "7b", "9b")  # those of finetune/points/presets.py, which imports transformers
@@ -81,7 +81,7 @@ class Digests:
 
     def _local(self, data_set: DataSet) -> Content:
         location = Path(data_set.path)
-        root = Path(data_set.images or (location if location.is_dir() else location.parent))
+        root = picture_root(data_set)
         whole, rows, pictures = hashlib.sha256(), [], []
         for file in row_files(location):
             digest, count, named = self._file(file)
@@ -199,6 +199,12 @@ def row_files(location: Path) -> Sequence[Path]:
     if not files:
         raise FinetuneError(f"{location}: no data.json, and no other file of rows ({', '.join(ROW_SUFFIXES)})")
     return files
+
+
+def picture_root(data_set: DataSet) -> Path:
+    """Give where the relative paths of a data set's pictures start."""
+    location = Path(data_set.path)
+    return Path(data_set.images or (location if location.is_dir() else location.parent))
 
 
 def unread_files(data_set: DataSet) -> list[str]:

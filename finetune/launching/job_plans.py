@@ -23,7 +23,7 @@ from finetune.jobs import (
     read_stamp,
     stamp_time,
 )
-from finetune.launching.digests import Content, Digests, unread_files
+from finetune.launching.digests import Content, Digests, picture_root, unread_files
 from finetune.launching.start_check import faults_of_settings, faults_of_start
 from finetune.training.parallel import configuration_path
 from finetune.training.watching import check_evaluation
@@ -126,6 +126,15 @@ def _check_data(jobs: list[Job], findings: _Findings) -> None:
             continue
         findings.contents[data_set.path] = content
         findings.remarks += unread_files(data_set)
+        if content.pictures and content.youngest is None:
+            findings.remarks.append(
+                f"data {data_set.path}: none of the {content.pictures:,} pictures that its rows name is in "
+                f"{picture_root(data_set)}: `images` says where they are; --check tells more"
+            )
+        if content.rows and data_set.shots and content.rows <= data_set.shots:
+            findings.problems.append(
+                f"data set {data_set.path}: shots {data_set.shots}: expected more rows than that, found {content.rows}"
+            )
         if content.rows == 0:
             findings.problems.append(
                 f"data set {data_set.path}: no rows were found in it (no conversations or messages); --check tells more"

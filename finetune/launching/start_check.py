@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from finetune.config import TrainSettings
+from finetune.config import HOW_MUCH, TrainSettings
 from finetune.jobs import Json
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError, SoupError
@@ -112,6 +112,10 @@ def _unmatched_target(shapes: Mapping[str, Sequence[int]], settings: TrainSettin
 def _nothing_trained(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
     saved = settings.lora.save if settings.lora else []
     both = [name for name in settings.freeze if name in (*settings.train, *saved)]
+    for part, much in settings.train.items():
+        layers = max(map(len, _rows_of_layers([name for name in shapes if _in_any(name, [part])]).values()), default=0)
+        if (count := _count(much)) and count > layers:
+            yield f"train.{part}: has {layers} layers, fewer than {count}"
     yield from (f"{name}: both in freeze and in train or lora.save" for name in both)
     trained = [*trained_in_full(shapes, settings), *adapted_layers(shapes, settings)]
     for name in settings.lr_overrides:
@@ -145,13 +149,22 @@ def _last_layers(names: Sequence[str], much: str) -> set[str]:
     """Of a part's tensors those that `all`, `none` or `last 3` means."""
     if not much.startswith("last"):
         return set(names) if much == "all" else set()
+    chosen = {row: sorted(numbers)[-_count(much) :] for row, numbers in _rows_of_layers(names).items()}
+    return {name for name in names if (match := LAYER.match(name)) and int(match[2]) in chosen[match[1]]}
+
+
+def _rows_of_layers(names: Iterable[str]) -> dict[str, set[int]]:
+    """Give the numbers of layers by what stands before them."""
     rows: dict[str, set[int]] = {}
     for name in names:
         if match := LAYER.match(name):
             rows.setdefault(match[1], set()).add(int(match[2]))
-    count = int(much.split()[-1]) if much.split()[-1].isdecimal() else 0
-    chosen = {row: sorted(numbers)[-count:] for row, numbers in rows.items()}
-    return {name for name in names if (match := LAYER.match(name)) and int(match[2]) in chosen[match[1]]}
+    return rows
+
+
+def _count(much: str) -> int:
+    """Return N of `last N`; 0 for `all` and `none`."""
+    return int(match[1]) if (match := HOW_MUCH.fullmatch(much)) and match[1] else 0
 
 
 def _adapted(name: str, shape: Sequence[int], target: str | None) -> bool:

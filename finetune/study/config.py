@@ -28,9 +28,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from finetune.config import POOL_KEYS, Name, PathText
+from finetune.config.fields import StrictModel, Words
 from finetune.config_file import parse_config
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
@@ -40,14 +41,9 @@ __all__ = ["Comparison", "LLMJudgeConfig", "StudyConfig", "filled", "read_study"
 
 Comparison = Literal["learning_rates", "individual_select", "all_data"]
 STUDY_KEYS = "finetune, eval and split"
-Words = Annotated[list[str], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LLMJudgeConfig(_Strict):
+class LLMJudgeConfig(StrictModel):
     """An endpoint that grades free-form answers; its key is in the environment variable `key_env`."""
 
     url: str
@@ -55,7 +51,7 @@ class LLMJudgeConfig(_Strict):
     key_env: str = "OPENAI_API_KEY"
 
 
-class StudyConfig(_Strict):
+class StudyConfig(StrictModel):
     """A whole study; `finetune` holds the keys of a `soup finetune` configuration, seed and root apart."""
 
     root: PathText = "."

@@ -781,6 +781,8 @@ def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_
     [
         ("freeze: [general_vit, llm, vision_projector]\n", "nothing is left to train: all parts are frozen"),
         ("train: {general_vit: none, llm: none, vision_projector: none}\n", "nothing is left to train"),
+        ("train: {general_vit: last 2}\n", "train.general_vit: has 1 layers, fewer than 2"),
+        ("train: {general_vit: last 1, llm: last 1}\n", "train.llm: has 0 layers, fewer than 1"),
         ("freeze: [llm]\ntrain: {llm: last 1}\n", "llm: both in freeze and in train or lora.save"),
         ("freeze: [llm]\nlr_overrides: {llm: 1.0e-5}\n", "lr_overrides.llm: nothing of it is trained"),
         (
@@ -793,6 +795,22 @@ def test_settings_by_which_a_start_would_not_learn_are_told_before_any_job(tmp_p
     path = place(tmp_path, points_start(tmp_path) + wrong)
     assert refusal(path).count(why) == 1
     assert not seen(tmp_path)
+
+
+def test_examples_that_a_data_set_has_too_few_rows_for_are_told_before_any_job(tmp_path):
+    path = place(tmp_path, CONFIG.replace("data: data/base", "data: {path: data/base, shots: 1000}"))
+    assert "data/base: shots 1000: expected more rows than that, found " in refusal(path)
+
+
+def test_a_data_set_none_of_whose_pictures_is_there_is_a_remark(tmp_path):
+    data_set(tmp_path, "pictures")
+    text = CONFIG.replace("a: data/a,", "a: {path: data/pictures, images: IMAGES},")
+    assert text != CONFIG
+    path = place(tmp_path, text.replace("IMAGES", "data/a"))
+    (remark,) = plan_dry_run(path)["remarks"]
+    assert f"none of the 3 pictures that its rows name is in {tmp_path / 'data' / 'a'}: `images` says" in remark
+    path.write_text(text.replace("IMAGES", "data/pictures"))
+    assert plan_dry_run(path)["remarks"] == []
 
 
 def test_a_dry_run_remarks_where_nothing_of_another_family_seems_to_be_trained(tmp_path):

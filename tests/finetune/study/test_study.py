@@ -322,6 +322,7 @@ def test_a_command_that_fails_is_told_with_what_it_said(home, trainer):
         ("eval:", "evals:", "evals: unknown key. Did you mean 'eval'?"),
         ("compare: [learning_rates,", "compare: [learning_rate,", "Input should be 'learning_rates'"),
         ("learning_rates: [0.5, 2]\n", "", "learning_rates: expected some"),
+        ("seeds: [0]", "seeds: [0]\nworkers: yes", "workers: expected a number"),
         ("seeds: [0]", "seeds: [0, 0]", "seeds: one is named twice"),
         ("  lr: 1\n", "  lr: 1\n  seed: 4\n", "finetune.seed: is the study's to set"),
         ("compare:", "pools: {half: {start: tiny}}\ncompare:", "pools.half.start: is the same for all pools"),
