@@ -184,7 +184,7 @@ def _open_saved(path: Path, data_set: DataSet) -> RowFile:
 
 def _open_hub(data_set: DataSet) -> RowFile:
     name = data_set.path
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FinetuneError(f"{name}: expected a data set here, but there is no such file or directory (no data.json).")
     datasets = _datasets()
     try:

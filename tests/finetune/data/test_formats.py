@@ -533,6 +533,22 @@ def test_an_empty_directory_says_what_it_should_hold(tmp_path):
         open_file(DataSet(path=str(tmp_path)))
 
 
+def test_a_directory_with_one_file_of_rows_is_that_file_and_data_json_comes_first(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    assert [row["a"] for row in open_file(DataSet(path=str(tmp_path)))] == [1, 2]
+    (tmp_path / "data.json").write_text('[{"a": 3}]')
+    assert [row["a"] for row in open_file(DataSet(path=str(tmp_path)))] == [3]
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "./a", "~/a"])
+def test_what_can_not_be_a_name_on_the_hub_is_not_asked_for_there(monkeypatch, name):
+    import datasets
+
+    monkeypatch.delattr(datasets, "load_dataset")
+    with pytest.raises(FinetuneError, match="there is no such file or directory"):
+        open_file(DataSet(path=name))
+
+
 def test_a_directory_of_other_kinds_of_files_says_which_are_there(tmp_path):
     for name in ("000.tar", "001.tar", "list.csv"):
         (tmp_path / name).touch()

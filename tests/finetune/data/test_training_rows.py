@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -381,6 +381,31 @@ def test_the_bound_holds_for_any_text(texts):
     tokens = RowTokenizer(tiny_processor())
     turns = [{"role": role, "content": text} for text in texts for role in ("user", "assistant")]
     assert tokens.length({"messages": turns}, []) <= tokens.longest_possible({"messages": turns}, [])
+
+
+def test_no_bound_is_known_where_a_text_s_normal_form_may_be_much_longer():
+    processor = tiny_processor()
+    message = {"messages": [{"role": "user", "content": "\ufdfa"}]}  # 18 characters in NFKC
+    for normalizer, known in ((normalizers.NFC(), True), (normalizers.NFKC(), False)):
+        processor.tokenizer.backend_tokenizer.normalizer = normalizer
+        assert (RowTokenizer(processor).longest_possible(message, []) is not None) == known
+
+
+@pytest.mark.parametrize("tiles", [[], [2, 2]])
+def test_a_text_of_other_images_than_its_row_has_is_an_error(processor, tiles):
+    text = f"a {processor.image_token} b"
+    with pytest.raises(ValueError, match=rf"1 image tokens .* in the text, {len(tiles)} images"):
+        RowTokenizer(processor).encoded([(text, False), ("red", True)], tiles)
+
+
+def test_a_tokenizer_that_begins_each_text_by_itself_does_not_so_in_the_midst_of_a_row():
+    processor = tiny_processor()
+    plain = RowTokenizer(processor).encoded([("What?", False), ("red", True)], [])
+    begin = ("<|endoftext|>", processor.tokenizer.pad_token_id)
+    backend = processor.tokenizer.backend_tokenizer
+    backend.post_processor = processors.TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
+    assert processor.tokenizer("red")["input_ids"][0] == begin[1]
+    assert RowTokenizer(processor).encoded([("What?", False), ("red", True)], []) == plain
 
 
 @hypothesis_settings(max_examples=100, deadline=None)
