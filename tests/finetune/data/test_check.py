@@ -9,6 +9,9 @@ from PIL import Image
 
 from finetune.config import DataSet, TrainSettings
 from finetune.data.check import COLUMNS, JobData, check_data
+from finetune.data.corpus import Corpus
+from finetune.data.row_scan import RowScanner
+from finetune.data.rows import RowError
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
 
@@ -96,6 +99,19 @@ def test_good_rows_are_fit_and_counted(tmp_path, processor):
     assert one.tokens == one.longest + 12 + around + len("What?red") + around + len("Hello?Hi")
     assert len(report.lines()[0]) == len(COLUMNS)
     assert report.lines()[0][2:] == ("3", "0", "1", "1", "1", "0", str(one.tokens), str(one.longest))
+
+
+def test_how_far_it_is_is_told_every_thousand_rows_and_at_the_end(tmp_path):
+    told = []
+    data = written(tmp_path, "data", [{"conversations": ask("Hello?", "Hi")}] * 2001)
+    check_data([data], {}, settings(), progress=lambda path, done, rows: told.append((done, rows)))
+    assert told == [(1000, 2001), (2000, 2001), (2001, 2001)]
+
+
+def test_a_row_whose_picture_is_gone_has_no_length(tmp_path, processor):
+    corpus = Corpus([written(tmp_path, "data", [GOOD, BAD["image_missing"]])])
+    with pytest.raises(RowError, match=r"row 2: no such file: "):
+        RowScanner(processor, 100).length(corpus[1])
 
 
 def test_the_report_is_json(tmp_path, processor):
