@@ -124,7 +124,7 @@ def _accept(scan: RowScan, settings: TrainSettings) -> None:
         return
     if settings.on_bad_row == "error":
         raise FinetuneError(f"{scan.describe()}\nMend them, or leave them out with on_bad_row: skip.")
-    log.warning("left out: %s", scan.describe())
+    log.warning("left out are %s", scan.describe())
 
 
 def _check_categories(strata: list[Stratum], adapt: Adapt) -> None:

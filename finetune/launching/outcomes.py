@@ -71,7 +71,7 @@ def rows_left_out(jobs: Sequence[Job]) -> list[str]:
     remarks = [f"{text} ({', '.join(names)}): soup finetune --check tells why" for text, names in users.items()]
     return remarks + [
         f"{job.name}: {len(lost):,} rows more turned out to be bad in training and were left out, the first: "
-        f"{lost[0]}. All are in {job.folder / 'log.txt'}"
+        f"{lost[0].removesuffix('.')}. All are in {job.folder / 'log.txt'}"
         for job in jobs
         if (lost := rows_lost(job.folder))
     ]

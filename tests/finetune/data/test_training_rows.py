@@ -20,6 +20,7 @@ from finetune.config import DataSet, TrainSettings
 from finetune.data import IGNORED, Collator, Corpus, FeatureCache, RowTokenizer, TrainingRows, normalise_tiles
 from finetune.data.packing import Packs, first_fit
 from finetune.data.row_scan import RowScanner, scan_rows
+from finetune.jobs import rows_lost
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.processing import PointsProcessor
 from finetune.points.tiny import tiny_config, tiny_processor
@@ -355,6 +356,8 @@ def test_bad_rows_stop_a_run_before_its_first_step_unless_they_are_skipped(root,
     rows = training(root, processor, on_bad_row="skip")
     assert rows.manifest["skipped"] == 2
     assert "gone.png" in caplog.text
+    (root / "log.txt").write_text(caplog.text)
+    assert rows_lost(root) == [], "none more was lost in training"
     assert {rows[n]["where"].split()[-1] for n in range(18)} == set("123456")
 
 

@@ -125,7 +125,7 @@ left_out = {data_set["path"]: [1 + i, 3] for i, data_set in enumerate(job["data"
 path.write_text(json.dumps({**json.loads(path.read_text()), "mixture": {"left_out": left_out}}))
 if job["name"] == "c":
     for row in (3, 7, 3):
-        print(f"12:00:00 left out: {job['data'][0]['path']}: row {row}: its image is cut", file=sys.stderr)
+        print(f"12:00:00 left out: {job['data'][0]['path']}: row {row}: its image is cut.", file=sys.stderr)
 """
 
 
