@@ -70,7 +70,7 @@ def rows_left_out(jobs: Sequence[Job]) -> list[str]:
                     users.setdefault(text, []).append(job.name)
     remarks = [f"{text} ({', '.join(names)}): soup finetune --check tells why" for text, names in users.items()]
     return remarks + [
-        f"{job.name}: {len(lost):,} rows more turned out to be bad in training and were left out, the first: "
+        f"{job.name}: {pluralize(len(lost), 'row')} more, found bad in training, left out; the first: "
         f"{lost[0].removesuffix('.')}. All are in {job.folder / 'log.txt'}"
         for job in jobs
         if (lost := rows_lost(job.folder))

@@ -14,7 +14,7 @@ from finetune.jobs import Json
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError, SoupError
 from soup.support.json_text import read_json_object
-from soup.support.text import did_you_mean
+from soup.support.text import did_you_mean, pluralize
 
 __all__ = [
     "adapted_layers",
@@ -115,7 +115,7 @@ def _nothing_trained(shapes: Mapping[str, Sequence[int]], settings: TrainSetting
     for part, much in settings.train.items():
         layers = max(map(len, _rows_of_layers([name for name in shapes if _in_any(name, [part])]).values()), default=0)
         if (count := _count(much)) and count > layers:
-            yield f"train.{part}: has {layers} layers, fewer than {count}"
+            yield f"train.{part}: has {pluralize(layers, 'layer')}, fewer than {count}"
     yield from (f"{name}: both in freeze and in train or lora.save" for name in both)
     trained = [*trained_in_full(shapes, settings), *adapted_layers(shapes, settings)]
     for name in settings.lr_overrides:

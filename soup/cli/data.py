@@ -203,7 +203,7 @@ def capfuse(values: Values) -> None:
     elif values["as_json"]:
         print_json(report)
     else:
-        failed = f", {report['failed']:,} rows failed" if report["failed"] else ""
+        failed = f", {report['failed']:,} failed" if report["failed"] else ""
         print_line(f"{out}: {report['written']:,} rows{failed}; marks: {cell(report['marks']) or 'none'}")
 
 

@@ -140,7 +140,7 @@ def test_rows_that_were_left_out_are_told_at_the_end_by_count_and_data_set(tmp_p
     assert remarks == [
         f"1 of 3 rows of {data / 'base'} were left out as bad rows (a, b, c): soup finetune --check tells why",
         f"2 of 3 rows of {data / 'b'} were left out as bad rows (b): soup finetune --check tells why",
-        "c: 2 rows more turned out to be bad in training and were left out, the first: "
+        "c: 2 rows more, found bad in training, left out; the first: "
         f"{data / 'base'}: row 3: its image is cut. All are in {tmp_path.resolve() / 'ckpts.finetune/c/log.txt'}",
     ]
 
@@ -781,7 +781,7 @@ def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_
     [
         ("freeze: [general_vit, llm, vision_projector]\n", "nothing is left to train: all parts are frozen"),
         ("train: {general_vit: none, llm: none, vision_projector: none}\n", "nothing is left to train"),
-        ("train: {general_vit: last 2}\n", "train.general_vit: has 1 layers, fewer than 2"),
+        ("train: {general_vit: last 2}\n", "train.general_vit: has 1 layer, fewer than 2"),
         ("train: {general_vit: last 1, llm: last 1}\n", "train.llm: has 0 layers, fewer than 1"),
         ("freeze: [llm]\ntrain: {llm: last 1}\n", "llm: both in freeze and in train or lora.save"),
         ("freeze: [llm]\nlr_overrides: {llm: 1.0e-5}\n", "lr_overrides.llm: nothing of it is trained"),
