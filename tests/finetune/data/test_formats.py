@@ -549,6 +549,12 @@ def test_what_can_not_be_a_name_on_the_hub_is_not_asked_for_there(monkeypatch, n
         open_file(DataSet(path=name))
 
 
+def test_a_column_that_is_renamed_is_no_longer_what_its_own_name_means(tmp_path):
+    row = {"image": "What?", "A": "red"}
+    sample = read_row(row, "row 1", tmp_path, columns=Columns(question="image", answer="A"))
+    assert (texts_of(sample), sample["images"]) == (["What?", "red"], [])
+
+
 def test_a_directory_of_other_kinds_of_files_says_which_are_there(tmp_path):
     for name in ("000.tar", "001.tar", "list.csv"):
         (tmp_path / name).touch()
