@@ -125,3 +125,7 @@ def test_more_examples_than_other_rows_are_refused(root):
 def test_a_data_set_without_examples_is_stored_as_before():
     assert "shots" not in DataSet(path="a").model_dump()
     assert DataSet(path="a", shots=2).model_dump()["shots"] == 2
+
+
+def test_the_examples_of_a_row_are_those_that_earlier_versions_drew():
+    assert [chosen_examples(row, 100, 3) for row in (0, 7, 99)] == [[36, 72, 33], [19, 91, 54], [41, 80, 0]]
