@@ -16,7 +16,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.dealing import Dealer
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
-from soup.support.text import whole_characters
+from soup.support.text import pluralize, whole_characters
 
 __all__ = ["JudgeSession", "RepliesOfOthers", "open_judge"]
 
@@ -132,8 +132,8 @@ class JudgeSession:
             self._stopped.set()
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} stopped answering after "
-                f"{self._replies} replies: {reason}\nAll answers and judgements so far are kept: type the same command "
-                f"again, and only the rest is asked; or {self._otherwise}."
+                f"{pluralize(self._replies, 'reply')}: {reason}\nAll answers and judgements so far are kept: type the "
+                f"same command again, and only the rest is asked; or {self._otherwise}."
             ) from None
         self._cache.add({key: reply})
         self._replies += 1
@@ -164,6 +164,7 @@ class JudgeSession:
             self._cache.forget(self._used)
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
-                f"can be read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Its replies are not "
-                f"kept: mend it and type the same command again, choose another judge, or {self._otherwise}."
+                f"can be read for {len(unread)} of {pluralize(count, 'question')}, e.g. {unread[0]!r:.200}. Its "
+                f"replies are not kept: mend it and type the same command again, choose another judge, or "
+                f"{self._otherwise}."
             )

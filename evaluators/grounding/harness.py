@@ -21,6 +21,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Location, Score
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
+from soup.support.text import pluralize
 
 __all__ = ["Grounding"]
 
@@ -75,7 +76,7 @@ class Grounding(Harness):
         if kind == "interfaces":
             candidate.remark(
                 f"{benchmark.name}: {'+'.join(candidate.names)}: {over_samples:.2f} over {len(points):,} samples, "
-                f"{value:.2f} over {len(parts)} cells, {unparsed} answers without a place."
+                f"{value:.2f} over {pluralize(len(parts), 'cell')}, {pluralize(unparsed, 'answer')} without a place."
             )
         part_points = dict(zip(named, parts.values(), strict=True))
         return Score(value, len(points), points, named, unparsed / len(points), part_questions=part_points)

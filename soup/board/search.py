@@ -130,7 +130,8 @@ class SearchSection:
         pace, passed = (self._pace[0], self.now() - self._pace[1]) if self._pace else (None, 0.0)
         total = pace.total if pace and pace.total is not None else self.start.evaluations if self.start else None
         done = sum((model.trial is not None) + bool(model.trial and model.trial.report) for model in self.models)
-        parts = [f"{done} of at most {max(total, done)} evaluations" if total is not None else f"{done} evaluations"]
+        most = None if total is None else pluralize(max(total, done), "evaluation")
+        parts = [pluralize(done, "evaluation") if most is None else f"{done} of at most {most}"]
         if pace and pace.seconds_left is not None and not self.is_over and done != total:
             parts.append(f"about {format_duration(max(0.0, pace.seconds_left - passed))} left")
         return [f"{f'{self.start.title}: ' if self.start else ''}{', '.join(parts)}", *self._questions(pace)]

@@ -17,6 +17,7 @@ from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
 from soup.merging.recipe import Recipe
 from soup.search.strategies.base import Budget, Choice, ScoreFunction
+from soup.support.text import pluralize
 
 __all__ = ["FINALISTS", "choose_confirmed", "saves_questions"]
 
@@ -72,7 +73,7 @@ def choose_confirmed(
         if not estimated:
             break
         if contradictions >= MOST_CONTRADICTIONS:
-            _ask_everything(scorer, f"{contradictions} choices by estimates did not hold.")
+            _ask_everything(scorer, f"{pluralize(contradictions, 'choice')} by estimates did not hold.")
             continue
         plan.ask_everything(other.recipe.digest for other in estimated)
         scorer.restart()

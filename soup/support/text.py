@@ -55,8 +55,9 @@ def reason_of(error: BaseException, source: object) -> str:
 
 
 def pluralize(count: float, noun: str) -> str:
-    """Format a count with its noun: `1 problem`, `2 problems`, `0.5 seconds`."""
-    return f"{count if isinstance(count, int) else f'{count:g}'} {noun}{'' if count == 1 else 's'}"
+    """Format a count with its noun: `1 problem`, `2 replies`, `0.5 seconds`."""
+    plural = f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
+    return f"{count if isinstance(count, int) else f'{count:g}'} {noun if count == 1 else plural}"
 
 
 def near_names(word: str, known: Iterable[str], cutoff: float = 0.5, count: int = 1) -> list[str]:

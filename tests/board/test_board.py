@@ -58,6 +58,12 @@ def spoken(capsys):
 # The search
 
 
+def test_a_search_of_one_evaluation_says_so():
+    board = Board(quiet=True)
+    board.progress.on_search(SearchStart("eval", BOTH, ("a",), 1))
+    assert lines(board)[0] == "eval: 0 of at most 1 evaluation"
+
+
 def test_scores_fill_in_and_the_best_so_far_is_marked(clock):
     board = Board(quiet=True)
     tell = board.progress

@@ -54,6 +54,16 @@ def test_a_noun_is_plural_but_for_one(count, text):
     assert pluralize(count, "problem") == text
 
 
+def test_a_noun_has_its_own_plural():
+    assert [pluralize(2, noun) for noun in ("reply", "day", "key", "query")] == [
+        "2 replies",
+        "2 days",
+        "2 keys",
+        "2 queries",
+    ]
+    assert pluralize(1, "reply") == "1 reply"
+
+
 def test_an_unknown_name_is_told_with_the_nearest_and_all_known_ones_sorted():
     assert did_you_mean("gredy", ["maximum", "greedy"]) == " Did you mean 'greedy'? Known: greedy, maximum."
 

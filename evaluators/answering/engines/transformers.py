@@ -24,7 +24,7 @@ from soup.support.devices import torch_device
 from soup.support.extras import install_line
 from soup.support.json_text import read_json_object
 from soup.support.options import option_name
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, pluralize
 
 __all__ = ["MAX_NEW_TOKENS", "LanguageModel", "TransformersModel", "check_prompts", "few_threads", "identity"]
 
@@ -243,7 +243,7 @@ def _refuse_incomplete(directory: Path | str, loading_info: Mapping[str, Collect
     missing = sorted(loading_info["missing_keys"])
     if missing:
         raise EvaluatorError(
-            f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n"
+            f"{directory}: not a whole model, its files lack {pluralize(len(missing), 'tensor')}:\n"
             f"{bullet_list(missing)}"
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evaluators.answering.engines.vllm_loader import known_names
 from soup.errors import EvaluatorError
 from soup.evaluation.candidate import PortableCandidate
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, pluralize
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,8 @@ class SwapExtension:
         left = {name for name, _ in model.named_parameters()} - loaded if loaded is not None else set()
         if unread or left:
             raise EvaluatorError(
-                f"vLLM left {len(unread)} tensors unread and {len(left)} parameters as they were:\n"
-                f"{bullet_list(sorted(unread | left))}"
+                f"vLLM left {pluralize(len(unread), 'tensor')} unread, "
+                f"and {pluralize(len(left), 'parameter')} as before:\n{bullet_list(sorted(unread | left))}"
             )
         self.model_runner.reset_encoder_cache()
         self.model_runner.reset_mm_cache()

@@ -27,6 +27,7 @@ from soup.search.strategies.greedy import greedy
 from soup.search.strategies.weight_space import WeightedSoup, WeightSpace, refuse_components, summit
 from soup.support.extras import install_line
 from soup.support.options import option_name
+from soup.support.text import pluralize
 
 __all__ = ["cma"]
 
@@ -153,7 +154,7 @@ def _generations(
 
 def _describe_search(space: WeightSpace, evaluated: Sequence[tuple[WeightedSoup, Scored]], rule: Rule) -> str:
     soup, trial = best_of(evaluated)
-    text = f"The best of {len(evaluated)} weightings: {soup}, {describe_overall(trial)}"
+    text = f"The best of {pluralize(len(evaluated), 'weighting')}: {soup}, {describe_overall(trial)}"
     text += f" (kept if it beats the simpler soups by {rule.text})."
     if space.dimensions > MANY_DIMENSIONS:
         text += (

@@ -74,7 +74,7 @@ def test_screenspots_cells_count_alike_and_samples_are_told_beside_them(tmp_path
     assert score.value == pytest.approx(400 / 6)
     assert 100 * statistics.fmean(score.questions.values()) == pytest.approx(400 / 15)
     assert score.unparsed == pytest.approx(1 / 15)
-    assert "26.67 over 15 samples, 66.67 over 6 cells, 1 answers without a place." in candidate.remarks[0]
+    assert "26.67 over 15 samples, 66.67 over 6 cells, 1 answer without a place." in candidate.remarks[0]
 
 
 def test_pointing_is_told_by_f1_precision_recall_and_frequency(tmp_path, settings):
