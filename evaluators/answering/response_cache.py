@@ -74,6 +74,7 @@ class ResponseCache:
                 with self.path.open("ab") as file:
                     file.write((b"\n" if self._torn else b"") + lines.encode())
             except OSError as cause:
+                self._torn = True  # a full disk takes what it can
                 raise EvaluatorError(f"{self.path}: can't be appended to ({cause.strerror or cause}).") from cause
             self._torn = False
             for key, text in texts.items():
