@@ -208,6 +208,7 @@ def test_batches_halve_where_memory_runs_out_and_all_goes_on(shortage, caplog):
     assert caplog.messages[-1] == "Out of memory with 32 questions at a time; going on with 16."
     ask(model, TEXTS, "auto")
     assert max(model.tried[9:]) == 16  # for this model it is known by now
+    assert ask(Narrow(1, shortage), TEXTS[:2], "auto") == ["?", "??"]
 
 
 def test_each_batch_is_told_once_however_often_it_was_tried():
@@ -226,7 +227,7 @@ def test_a_number_that_does_not_fit_is_told_with_what_to_do():
 def test_a_single_question_that_does_not_fit_is_an_error():
     with pytest.raises(EvaluatorError, match="out of memory") as caught:
         ask(Narrow(0, SHORTAGES[0]), TEXTS, "auto")
-    assert "--batch-size" not in str(caught.value)
+    assert "smaller" not in str(caught.value)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_shortage():
@@ -237,15 +238,19 @@ def test_an_error_of_another_kind_is_not_taken_for_a_shortage():
 
 
 def test_a_model_that_can_not_be_remembered_halves_all_the_same():
+    sizes = []
+
     class Slotted:
         __slots__ = ("tried",)
 
         def answer(self, prompts):
+            sizes.append(len(prompts))
             if len(prompts) > 8:
                 raise SHORTAGES[0]
             return ["" for _ in prompts]
 
     assert len(ask(Slotted(), TEXTS, "auto")) == 100
+    assert sizes[:5] == [LARGEST_BATCH, 32, 16, 8, 8]
 
 
 def test_nothing_of_a_failed_attempt_is_held_when_the_next_begins():

@@ -136,7 +136,7 @@ class GradingEngine:
         if not self.fits_at_work():
             raise RuntimeError("CUDA out of memory")
         self.notes.append(f"answer {len(prompts)} of {self.max_new_tokens}")
-        return [grade(prompt[0]["value"], temperature=0.5) for prompt in prompts]
+        return [grade(prompt[-1]["value"], temperature=0.5) for prompt in prompts]
 
     def close(self):
         self.notes.append("close")
@@ -166,6 +166,13 @@ def scene(model, tmp_path, monkeypatch):
 
 def candidate(tmp_path, name, extra=""):
     return scripted(tmp_path / "run", {index: f"It is {index}.{extra}" for index in range(24)}, name)
+
+
+def test_pictures_are_shown_to_a_judge_that_sees_some_and_are_an_error_of_one_that_does_not(model, scene, tmp_path):
+    graded = scene[0]._judge.ask("Give a correctness score.\n<1> | 5 | 5 | ", 0, 3, images=["a.png"])
+    assert graded == "1.0"
+    with pytest.raises(EvaluatorError, match="`judge_images`: a-judge is a language model of transformers, which sees"):
+        LocalJudge(settings(model), lambda: None).ask("Is it 5?", 0, 3, images=["a.png"])
 
 
 def test_it_is_loaded_after_the_answers_and_its_replies_serve_all_candidates(scene, tmp_path):

@@ -51,15 +51,16 @@ def candidate(tmp_path, digest="a", names=("a",)):
     return ToyCandidate(path, tmp_path, digest, names=names)
 
 
-def test_every_prompt_gets_its_own_answer_and_images_go_as_their_bytes(server, tmp_path):
-    image = tmp_path / "0123.png"
+@pytest.mark.parametrize(("name", "kind"), [("0123.png", "png"), ("0123.jpg", "jpeg"), ("0123", "png")])
+def test_every_prompt_gets_its_own_answer_and_images_go_as_their_bytes(name, kind, server, tmp_path):
+    image = tmp_path / name
     image.write_bytes(base64.b64decode(png(7)))
     shown = [{"type": "image", "value": str(image)}, {"type": "text", "value": "What is it?"}]
     answers = EngineSession(settings(server)).answer(candidate(tmp_path), [*TEXTS, shown], lambda *_: None)
     assert answers == [f"What is {number}?" for number in range(40)] + ["What is it?"]
     (body,) = [body for body in server.bodies if len(body["messages"][0]["content"]) == 2]
     url = body["messages"][0]["content"][0]["image_url"]["url"]
-    assert base64.b64decode(url.removeprefix("data:image/png;base64,")) == image.read_bytes()
+    assert base64.b64decode(url.removeprefix(f"data:image/{kind};base64,")) == image.read_bytes()
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("a-model", 0, 2048)
 
 
