@@ -252,7 +252,9 @@ def evaluate_within(bounds: AbstractContextManager[None], entry: SuiteEntry, can
 def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
     """Return what went wrong, and the path of the log that holds all of it: a harness's own, or else the trace."""
     if isinstance(error, EvaluatorError):
-        text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name stands before it
+        text = str(error).rstrip()
+        for name in (benchmark.name, benchmark.target):  # it stands before the text
+            text = text.removeprefix(f"{name}: ")
     elif missing := missing_extra(error):
         text = missing
     else:

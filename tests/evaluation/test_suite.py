@@ -12,7 +12,7 @@ import pytest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
-from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, build_suite, deadline
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, _failure, build_suite, deadline
 from soup.support.plugins import EVALUATORS
 
 
@@ -74,6 +74,12 @@ def test_an_address_that_the_engine_does_not_ask_is_refused(asked, monkeypatch):
         else pytest.raises(EvaluatorError, match="`engine_url`: nobody asks it; say `engine`")
     ):
         build_suite([Benchmark("toy", "toy", "toy")], settings)
+
+
+@pytest.mark.parametrize("name", ["vlmeval:POPE", "POPE"])
+def test_a_failure_names_its_benchmark_once(name, tmp_path):
+    told = _failure(EvaluatorError(f"{name}: no answer"), Benchmark("vlmeval:POPE", "vlmeval", "POPE"), tmp_path)
+    assert told.startswith("no answer\nThe whole trace: ")
 
 
 @pytest.mark.parametrize(
