@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
-from evaluators.answering.batching import ask
+from evaluators.answering.batching import ask, prompt_beginning
 from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersModel
 from evaluators.answering.hot_swap import HotSwap
 from soup.errors import EvaluatorError
@@ -318,6 +320,23 @@ def test_a_model_of_the_users_is_built_anew_for_each_candidate(model, tmp_path):
     assert a.calls == ["directory", "directory"]
 
 
+def test_a_closed_engine_holds_nothing_of_a_model_that_refers_to_itself(tmp_path):
+    (tmp_path / "cyclic.py").write_text(
+        "class Cyclic:\n"
+        "    def __init__(self, directory):\n"
+        "        self.itself = self\n"
+        "    def answer(self, prompts): ...\n"
+    )
+    engine = HotSwap(EvalSettings(model=f"{tmp_path / 'cyclic.py'}:Cyclic"))
+    held = weakref.ref(engine.model_for(scripted(tmp_path, {})))
+    gc.disable()
+    try:
+        engine.close()
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(checkpoints, prompts, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -372,3 +391,12 @@ def test_batches_hold_like_with_like_the_longest_first(prompts):
     assert batches == [[2], [1, 1, 1, 1], [1, 1], [0]]
     assert ask(Noting(), [], 4) == []
     assert Path(prompts[0][0]["value"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("count", "pictures"), [(0, ""), (1, " with 0.png"), (2, " with 0.png and 1 more"), (3, " with 0.png and 2 more")]
+)
+def test_the_beginning_of_a_prompt_tells_it_from_others(count, pictures):
+    images = [{"type": "image", "value": f"{number}.png"} for number in range(count)]
+    prompt = [*images, {"type": "text", "value": "What is it?"}, {"type": "text", "value": "x" * 100}]
+    assert prompt_beginning(prompt) == f"'What is it? {'x' * 68}'{pictures}"
