@@ -90,7 +90,10 @@ def _build_engine(settings: EvalSettings) -> tuple[Any, dict[str, object]]:
     except EvaluatorError as reason:
         flag = option_name("judge_engine")
         arguments = option_name("judge_engine_args", "judge-engine-arg")
-        raise EvaluatorError(f"{flag} {settings.engine}: {reason} For a judge say {flag} and {arguments}.") from reason
+        raise EvaluatorError(
+            f"{flag} {settings.engine}: {reason} For a judge say {flag} and {arguments}, or {option_name('judge_url')} "
+            "where one is served."
+        ) from reason
 
 
 @dataclass(eq=False)

@@ -74,6 +74,7 @@ def test_a_line_that_is_no_record_is_lost_alone_and_the_next_one_begins_anew(tmp
     assert (len(cache), cache.get("a"), cache.get("b"), cache.get("c")) == (1, "A", None, None)
     cache.add({"c": "C", "d": "\ud800"})
     cache.add({"e": ""})
+    assert path.read_bytes().count(b"\n") == len(lines) + 3
     again = ResponseCache(path)
     assert [again.get(key) for key in "acde"] == ["A", "C", "?", ""] == [cache.get(key) for key in "acde"]
     assert path.read_bytes().startswith(b"\n".join(lines) + b"\n")

@@ -103,10 +103,14 @@ def test_what_the_judge_s_engine_can_t_do_is_told_by_the_judge_s_flag(model, mon
     with pytest.raises(EvaluatorError, match="`judge_engine_args` requests: Input should be greater than 0"):
         LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={"requests": 0}), lambda: None)
     words = (
-        r"^`judge_engine` serve: .* needs `engine_args` .* For a judge say `judge_engine` and `judge_engine_args`\.$"
+        r"^`judge_engine` serve: .* needs `engine_args` .* For a judge say `judge_engine` and `judge_engine_args`, or"
     )
     with pytest.raises(EvaluatorError, match=words):
         LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={}), lambda: None)
+    with pytest.raises(
+        EvaluatorError, match=r"needs `engine_url`\. For a judge .*, or `judge_url` where one is served"
+    ):
+        LocalJudge(replace(wanted, judge_engine="openai", judge_engine_args={}), lambda: None)
     monkeypatch.setitem(ENGINES.registered, "absent", lambda settings: AbsentEngine([], None))
     with pytest.raises(EvaluatorError, match=r"^`judge_engine` absent: `engine` absent needs more\. For a judge say"):
         LocalJudge(replace(wanted, judge_engine="absent", judge_engine_args={}), lambda: None)
@@ -129,6 +133,8 @@ class GradingEngine:
 
     def open(self, candidate):
         self.notes.append("open")
+        assert candidate.names == ("a-judge",)
+        assert candidate.directory() == candidate.template == candidate.path
         if not self.fits():
             raise MemoryError("out of memory")
 
