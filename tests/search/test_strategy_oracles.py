@@ -20,7 +20,7 @@ from soup.search.strategies import Choice, average, greedy
 from soup.search.strategies.mixture import _features, _Fit
 from soup.support.plugins import STRATEGIES
 from soup.testing.table_scorer import TableScorer
-from tests.helpers.score_tables import Table, Unknown, question_scores
+from tests.helpers.score_tables import Assumed, Table, Unknown, question_scores
 
 NEWER = ["cma", "exhaustive", "forward-backward", "mixture", "prune", "scale", "soce", "trajectory"]
 names = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
@@ -240,6 +240,63 @@ def test_soce_counts_no_benchmark_that_correlates_with_all_others():
     assert "count: none" in choice.notes[0]
 
 
+# a is best at two kinds, b at one.
+PAIR = {"a": (60, 40, 60), "b": (20, 60, 20), "c": (20, 20, 30), "d": (40, 20, 40), "e": (20, 20, 20)}
+
+
+def with_peak(height, tenths):
+    """A table over `PAIR`, which notes how many tenths of each mean of a and b are a's."""
+
+    def scores(soup):
+        bonus = 0.0
+        if {*soup.names} == {*"ab"}:
+            share = dict(zip(soup.names, soup.weights, strict=True))["a"] / sum(soup.weights)
+            bonus = height - 50 * abs(share - 0.7)
+            tenths.append(round(10 * share))
+        return {name: Score(max(0.0, score.value + bonus)) for name, score in by_kind(PAIR)(soup).items()}
+
+    return TableScorer([*PAIR], scores)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_soce_finds_the_best_tenths_of_two_experts_and_asks_those_around_the_best_fifths(full):
+    tenths = []
+    choice = run("soce", [*PAIR], with_peak(35.0, tenths), full=full)
+    assert shares(choice) == pytest.approx({"a": 0.7, "b": 0.3})
+    assert [trial.names for trial in choice.path] == [("a",), ("a", "b")]
+    assert sorted(tenths) == ([*range(1, 10)] if full else [2, 4, 6, 7, 8, 9])
+
+
+def test_soce_keeps_the_best_single_model_that_no_grid_beats():
+    choice = run("soce", [*PAIR], with_peak(-5.0, []))
+    assert (choice.chosen, len(choice.path)) == (["a"], 1)
+    assert choice.notes[0].endswith("Their experts: a + b.")
+
+
+def test_soce_takes_the_four_experts_that_gain_most_and_a_benchmark_that_varies_a_little():
+    rows = {
+        name: [10.0 + 30.0 * (i == j) for j in range(4)] + [90.0 + 0.01 * (i == 4)] for i, name in enumerate("abcde")
+    }
+    choice = run("soce", [*rows], TableScorer([*rows], by_kind(rows)))
+    assert choice.notes[0].endswith("kind 3, kind 4. Their experts: a + b + c + d.")
+    rows["a"] = [11.0, 10.0, 10.0, 10.0, 90.0]
+    rows["e"] = [10.0, 10.0, 10.0, 10.0, 99.0]
+    choice = run("soce", [*rows], TableScorer([*rows], by_kind(rows)))
+    assert choice.notes[0].endswith("Their experts: b + c + d + e.")
+
+
+def test_soce_asks_for_no_finer_weights_while_the_coarse_ones_are_not_there():
+    scorer, asked = with_peak(35.0, []), []
+
+    def score(chosen, method=None, params=None):
+        asked.append(chosen)
+        return Assumed() if isinstance(chosen, dict) else scorer(chosen)
+
+    choice = run("soce", [*PAIR], score)
+    assert choice.chosen == ["a"]
+    assert sum(isinstance(chosen, dict) for chosen in asked) == 4
+
+
 # cma
 
 
@@ -419,9 +476,17 @@ def test_mixture_proposes_the_ratios_that_are_best_and_tells_its_error():
     choice = run("mixture", list(rows), TableScorer(list(rows), scores))
     (note,) = choice.notes
     assert len(choice.path) == 2, "the average, and what beat it"
-    ratios = re.match(r"Proposed data ratios: a \((0\.\d+)\) \+ b \((0\.\d+)\);", note)
+    ratios = re.match(r"Proposed data ratios: a \((0\.\d\d?)\) \+ b \((0\.\d\d?)\);", note)
     assert float(ratios[1]) == pytest.approx(7 / 12, abs=0.05), note
     assert "overall: leave-one-out error 0.0" in note
+
+
+def test_mixture_of_two_reports_ratios_and_of_one_nothing():
+    asked = TableScorer(["a", "b"], by_kind({"a": (80.0,), "b": (20.0,)}))
+    choice = run("mixture", ["a", "b"], asked)
+    assert choice.notes[0].startswith("Proposed data ratios: a; predicted overall 80.")
+    alone = run("mixture", ["a"], Table(lambda weights: 50.0))
+    assert (alone.chosen, alone.notes) == (["a"], ())
 
 
 def test_mixture_says_where_the_fit_explains_nothing():
@@ -469,10 +534,41 @@ def test_a_strategy_tells_its_best_so_far_on_the_way_and_the_last_is_what_it_cho
     assert table.told == sorted(table.told)
 
 
-@pytest.mark.parametrize("name", NEWER)
-def test_nothing_is_bred_from_scores_that_are_not_there_yet(name):
+BUDGETS = [
+    ("average", 5, {}, (0, 1)),
+    ("greedy", 5, {}, (5, 4)),
+    ("maximum", 5, {}, (5, 4)),
+    ("maximum", 5, {"top_k": 1}, (5, 0)),
+    ("maximum", 5, {"top_k": 3}, (5, 1)),
+    ("prune", 1, {}, (1, 0)),
+    ("prune", 2, {}, (2, 1)),
+    ("prune", 5, {}, (2, 13)),
+    ("prune", 1, {"order": "own"}, (1, 0)),
+    ("prune", 5, {"order": "own"}, (5, 5)),
+    ("exhaustive", 5, {}, (5, 26)),
+    ("forward-backward", 5, {}, (5, 104)),
+    ("forward-backward", 5, {"start": "best", "steps": 2}, (5, 20)),
+    ("scale", 5, {}, (5, 9)),
+    ("scale", 5, {"start": "average", "components": ["vision", "llm"]}, (0, 12)),
+    ("soce", 5, {}, (5, 84)),
+    ("cma", 5, {}, (5, 105)),
+    ("cma", 5, {"evaluations": 20}, (5, 25)),
+    ("trajectory", 5, {}, (1, 4)),
+    ("mixture", 5, {}, (0, 31)),
+    ("mixture", 5, {"samples": 20}, (0, 21)),
+]
+
+
+@pytest.mark.parametrize(("name", "count", "options", "most"), BUDGETS)
+def test_a_budget_is_the_number_of_single_models_and_soups(name, count, options, most):
+    told = STRATEGIES.get(name).budget(count, **options)
+    assert (told.singles, told.soups) == most
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NEWER), ("prune", {"order": "own"})])
+def test_nothing_is_bred_from_scores_that_are_not_there_yet(name, options):
     score, pool = Unknown(), [f"m{i}" for i in range(5)]
-    STRATEGIES.get(name)(pool, score)
+    STRATEGIES.get(name)(pool, score, **options)
     assert len(score.asked) <= {"exhaustive": 31, "mixture": 31}.get(name, 10)
     if name != "mixture":
         assert all(isinstance(chosen, list) and not params for chosen, params in score.asked)
@@ -538,6 +634,7 @@ WRONG = [
     ("prune", {"order": "best"}, "order must be full or own; found 'best'"),
     ("exhaustive", {"accept": "p>2"}, "Unknown rule 'p>2'"),
     ("greedy", {"accept": "better"}, "Unknown rule 'better'"),
+    *((name, {"accept": "better"}, "Unknown rule 'better'") for name in NEWER if name != "mixture"),
     ("maximum", {"top_k": 6}, "must be a whole number from 1 to 5, the size of the pool; found 6"),
     ("maximum", {"top_k": "two"}, "found 'two'"),
     ("maximum", {"top_k": 2.5}, "found 2.5"),
