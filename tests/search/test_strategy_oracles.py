@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 import re
@@ -17,6 +18,7 @@ from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Guard, Objective
 from soup.search.strategies import Choice, average, greedy
+from soup.search.strategies.forward_backward import _neighbours
 from soup.search.strategies.mixture import _features, _Fit
 from soup.support.plugins import STRATEGIES
 from soup.testing.table_scorer import TableScorer
@@ -146,6 +148,13 @@ def test_forward_backward_reaches_the_optimum_of_a_concave_score_on_the_grid_of_
     target = {name: count / sum(counts) for name, count in zip(pool, counts, strict=True)}
     choice = run("forward-backward", pool, Table(near(target)), start=start, steps=20)
     assert shares(choice) == pytest.approx({name: share for name, share in target.items() if share})
+
+
+def test_a_step_changes_one_count_and_soups_of_the_same_weights_are_one():
+    assert _neighbours((1, 0), 1) == [(1, 0), (1, 1)]
+    assert _neighbours((1, 2), 1) == [(1, 1), (1, 3), (0, 1)]
+    assert _neighbours((1, 1), 2) == [(3, 2), (2, 3), (1, 2), (2, 1)]
+    assert _neighbours((3, 0), 1) == [(1, 0), (3, 1)]
 
 
 def test_forward_backward_takes_fewer_steps_by_noise_where_points_are_known():
@@ -565,11 +574,22 @@ def test_a_budget_is_the_number_of_single_models_and_soups(name, count, options,
     assert (told.singles, told.soups) == most
 
 
+@pytest.mark.parametrize("name", ["greedy", "maximum", *NEWER])
+def test_a_budget_has_the_defaults_of_its_strategy(name):
+    function = STRATEGIES.get(name)
+
+    def defaults(call):
+        parameters = inspect.signature(call).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+    assert defaults(function.budget) == defaults(function)
+
+
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NEWER), ("prune", {"order": "own"})])
 def test_nothing_is_bred_from_scores_that_are_not_there_yet(name, options):
     score, pool = Unknown(), [f"m{i}" for i in range(5)]
     STRATEGIES.get(name)(pool, score, **options)
-    assert len(score.asked) <= {"exhaustive": 31, "mixture": 31}.get(name, 10)
+    assert len(score.asked) <= {"exhaustive": 31, "mixture": 31}.get(name, 6 if options else 10)
     if name != "mixture":
         assert all(isinstance(chosen, list) and not params for chosen, params in score.asked)
 
