@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import soup
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
-from soup.checkpoints.tensor_names import unmergeable, wrapped
+from soup.checkpoints.tensor_names import abbreviate, is_counter, other_names, unmergeable, wrapped
 from soup.cli.app import cli
 from soup.errors import PoolError
 from soup.merging.pool import Pool
@@ -98,3 +98,48 @@ def test_a_part_that_is_called_module_is_no_wrapper():
     assert wrapped(["module.w", "head.w"]) == []
     assert wrapped(["module.w", "module.head.w"]) == ["module.w", "module.head.w"]
     assert wrapped(["layers.0._orig_mod.w", "head.w"]) == ["layers.0._orig_mod.w"]
+
+
+def by_name(*names, shape=(2,)):
+    return {name: TensorSpec(name, DTYPES["F32"], shape) for name in names}
+
+
+def test_the_same_tensors_under_other_prefixes_are_counted_by_both_prefixes():
+    ours = by_name("model.layers.0.w", "model.layers.1.w", "lm_head.w")
+    theirs = by_name("language_model.model.layers.0.w", "language_model.model.layers.1.w", "lm_head.w")
+    assert other_names(ours, theirs) == {("", "language_model."): 2}
+    theirs = by_name("module.layers.0.w", "module.layers.1.w", "lm_head.w")
+    assert other_names(ours, theirs) == {("model.", "module."): 2}
+    assert other_names(ours, ours) == {}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (by_name("model.a", "b"), by_name("a", "c")),  # another tensor
+        (by_name("model.a", "b"), by_name("a")),  # one less
+        (by_name("model.a", "b"), by_name("a", "b", shape=(3,))),
+        (by_name("model.a", "a"), by_name("module.a", "base_model.a")),  # which of both is which?
+        (by_name("model.a", "a"), by_name("a")),
+        (by_name("a"), by_name("model.a", "a")),
+    ],
+)
+def test_other_tensors_are_not_the_same_under_other_names(ours, theirs):
+    assert other_names(ours, theirs) is None
+
+
+def test_eight_names_are_listed_and_more_are_counted():
+    assert abbreviate([]) == ""
+    assert abbreviate([*"abcdefgh"]) == "a, b, c, d, e, f, g, h"
+    assert abbreviate([*"abcdefghij"]) == "a, b, c, d, e, f, g, h, ... and 2 more"
+
+
+def test_a_counter_is_one_whole_number_of_that_name():
+    def counts(name, code, shape):
+        return is_counter(TensorSpec(name, DTYPES[code], shape))
+
+    assert counts("bn.num_batches_tracked", "I64", ())
+    assert counts("bn.num_batches_tracked", "I32", (1,))
+    assert not counts("bn.num_batches_tracked", "F32", ())
+    assert not counts("bn.num_batches_tracked", "I64", (2,))
+    assert not counts("position_ids", "I64", (1,))
