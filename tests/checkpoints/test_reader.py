@@ -165,15 +165,19 @@ def test_several_files_without_an_index_are_refused(sharded):
     message = refusal(sharded)
     assert f"3 weight files and no {INDEX}" in message
     assert "model-00002-of-00003.safetensors" in message
+    (sharded / "model-00001-of-00003.safetensors").unlink()
+    assert f"2 weight files and no {INDEX}" in refusal(sharded)
 
 
-@pytest.mark.parametrize(("name", "is_whole"), [("model-00002-of-00003", False), ("model-00001-of-00001", True)])
-def test_a_shard_alone_without_an_index_is_no_whole_model(tmp_path, name, is_whole):
+@pytest.mark.parametrize(("name", "shards"), [("model-00002-of-00003", 3), ("model-00001-of-00002", 2)])
+def test_a_shard_alone_without_an_index_is_no_whole_model(tmp_path, name, shards):
     save_file({"w": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
-    if is_whole:
-        assert [*Checkpoint(tmp_path).tensors] == ["w"]
-    else:
-        assert f"{name}.safetensors is one of 3 shards" in refusal(tmp_path)
+    assert f"{name}.safetensors is one of {shards} shards" in refusal(tmp_path)
+
+
+def test_the_only_shard_of_one_is_a_whole_model(tmp_path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "model-00001-of-00001.safetensors")
+    assert [*Checkpoint(tmp_path).tensors] == ["w"]
 
 
 def test_a_missing_shard_is_named(sharded):
