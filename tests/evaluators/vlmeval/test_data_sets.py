@@ -519,6 +519,10 @@ def test_images_that_a_prompt_reads_from_files_are_shown_and_answers_about_them_
     assert score.value == pytest.approx(toy.total(theirs(name, rows, answers, tmp_path / "o", monkeypatch)))
     assert score.n == len(score.questions) == len(rows)
     assert 2 < score.value < 98 or kind == "all right"
+    with JudgeServer(lambda prompt, temperature: "Correct, as I see it.") as server:
+        judged, candidate = judged_settings(settings, server), scripted(tmp_path, answers, "other")
+        with pytest.raises(EvaluatorError, match="no reply that can be read for 24 of 24 questions"):
+            VLMEval(replace(judged, judge_model="b")).evaluate(candidate, Benchmark(name, "vlmeval", name))
 
 
 @pytest.mark.parametrize(("name", "language"), [("OlympiadBench_EN", "en"), ("OlympiadBench_CN", "zh")])
