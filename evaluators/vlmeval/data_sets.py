@@ -214,6 +214,9 @@ def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> 
         hooks["_ensure_metadata_ready"] = lambda self: None
     if any(text in inspect.getsource(base.build_prompt) for text in (IMAGE_IN_TEXT, IMAGE_CELL, IMAGE_ADDRESS)):
         hooks["build_prompt"] = lambda self, line: [images.part(part) for part in base.build_prompt(self, line)]
+    if "image" not in frame:
+        shown = hooks.get("build_prompt", base.build_prompt)
+        hooks["build_prompt"] = lambda self, line: [images.link(part) for part in shown(self, line)]
     if IMAGE_WRITER in inspect.getsource(base.build_prompt):
         hooks["build_prompt"] = lambda self, line: _prompt_without_writing(self, line, base, images)
     return hooks

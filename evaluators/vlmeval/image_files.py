@@ -56,8 +56,8 @@ def digest_of_sizes(frame: Frame) -> str:
 class ImageFiles:
     """The images of all test sets as files of a temporary directory, gone with this object.
 
-    A file is named by its content, so that it can't be another data set's image of the same index. It is written only
-    when a model is to see it: answers that are kept already need no image.
+    A file is named by its content, so that it can't be another data set's image of the same index, and an answer that
+    is kept is known by it. It is written only when a model is to see it: answers that are kept already need no image.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class ImageFiles:
         weakref.finalize(self, _remove, self.directory)
         self._paths: dict[str, str] = {}  # by cell: Python remembers the hash of a text it has seen
         self._films: set[str] = set()  # the first frames of those that are known
-        self._unwritten: dict[str, str | Film] = {}  # cells, or the film whose frame it is, by path
+        self._unwritten: dict[str, str | Film | Path] = {}  # cells, the film whose frame it is, or the file, by path
 
     def paths(self, row: Row) -> list[str]:
         """Return where a row's images will be, once `write` has written them. Its `image` is base64, or a list of it.
@@ -86,6 +86,17 @@ class ImageFiles:
         is_text = part["value"].startswith(IMAGE_IN_TEXT)
         return {**part, "value": self._path(part["value"].partition(",")[2] if is_text else part["value"])}
 
+    def link(self, part: dict[str, str]) -> dict[str, str]:
+        """Return a part of a prompt, an image that is a file of a user's as a link that is named by its content."""
+        if part["type"] != "image" or part["value"].startswith(str(self.directory)):
+            return part
+        file = Path(part["value"]).absolute()
+        digest = file_digest(file)[:32]
+        path = f"{self.directory}/{digest[0]}/{digest}{file.suffix}"
+        if not Path(path).exists():
+            self._unwritten[path] = file
+        return {**part, "value": path}
+
     def frame_paths(self, film: Path, count: int, choice: str = "") -> list[str]:
         """Return where so many frames of a film will be; they are named by the film's content."""
         name = f"{file_digest(film)[:24]}-{count}{choice and f'-{choice}'}"
@@ -105,6 +116,7 @@ class ImageFiles:
         writer = ThreadPoolExecutor(WRITERS)
         writing = [writer.submit(film.write) for film in films]
         writing += [writer.submit(_write_image, path, cell) for path, cell in new.items() if isinstance(cell, str)]
+        writing += [writer.submit(Path(path).symlink_to, file) for path, file in new.items() if isinstance(file, Path)]
         writer.shutdown(wait=False)
 
         def wait() -> None:

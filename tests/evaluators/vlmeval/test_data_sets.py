@@ -436,16 +436,48 @@ def test_images_that_a_table_names_are_found_in_the_folder_of_the_data_set(name,
     del row["image"]
     for path in map(Path, (folder / names[0], names[1])):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"seen")
-    data_set, _ = opened(tmp_path, name, [row])
+        path.write_bytes(path.name.encode())
+    data_set, images = opened(tmp_path, name, [row])
     prompt = data_set.build_prompt(data_set.data.iloc[0])
-    shown = [part["value"] for part in prompt if part["type"] == "image"]
-    assert shown == [str(folder / names[0]), names[1]]
+    images.start_writing([prompt])()
+    shown = [Path(part["value"]).read_bytes() for part in prompt if part["type"] == "image"]
+    assert shown == [b"0.png", b"1.png"]
     text = "".join(part["value"] for part in prompt if part["type"] == "text")
     assert ("First\nthen" in text) == (name == "StareBench")  # whose class takes such signs out of its table
     (folder / names[0]).unlink()
     with pytest.raises(EvaluatorError, match=f"'sub/0.png' is no file, neither as it stands nor below images/{name}"):
         VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
+
+
+READER = """
+from pathlib import Path
+
+class Scripted:
+    def __init__(self, directory):
+        pass
+
+    def answer(self, prompts):
+        return [Path(part["value"]).read_text() for prompt in prompts for part in prompt if part["type"] == "image"]
+"""
+
+
+def test_an_answer_that_is_kept_is_known_by_the_content_of_an_image_that_a_table_names(settings, tmp_path):
+    name, benchmark = "ViewSpatialBench", Benchmark("v", "vlmeval", "ViewSpatialBench")
+    (tmp_path / "model.py").write_text(READER)
+    first, *others = ALL[name].rows()
+    rows = [first, *({**first, "index": row["index"], "answer": row["answer"]} for row in others)]
+    rows = [{**row, "image_path": f"{row['index']}/0.png"} for row in rows]
+    for row in rows:
+        del row["image"]
+        file = tmp_path / "LMUData" / "images" / name / row["image_path"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(row["answer"])
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
+    candidate = scripted(tmp_path, {})
+    for _ in ("asked", "kept"):
+        assert VLMEval(settings).evaluate(candidate, benchmark).value == 100
+    file.write_text("ABCD"["ABCD".index(row["answer"]) - 1])
+    assert VLMEval(settings).evaluate(candidate, benchmark).questions[str(row["index"])] == 0
 
 
 def test_a_score_s_key_tells_images_of_other_sizes_that_a_table_names(settings, tmp_path):
