@@ -341,6 +341,8 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("SIUO", "SIUO: not judged here: it is two data sets together: name SIUO_GEN and SIUO_MCQ"),
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
         ("MVBench_8frame", "it shows parts of films, .* MVBench_MP4 asks the same of whole films"),
+        ("VideoMMMU", "reads what it found in open answers back as texts"),
+        ("MVTamperBench", "reads its table back from an Excel file"),
         ("Video-MME_1fps", "films are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
