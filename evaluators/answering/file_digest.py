@@ -1,4 +1,4 @@
-"""The digest of a file of questions, pictures or films: a part of what a score is remembered under."""
+"""The digest of a file of questions, pictures or videos: a part of what a score is remembered under."""
 
 from __future__ import annotations
 

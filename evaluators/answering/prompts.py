@@ -65,7 +65,7 @@ class Prompter:
             )
         self.tokenizer: Any = self.processor.tokenizer
         self._directory = directory
-        self._knows_films = name == "PointsProcessor"
+        self._knows_videos = name == "PointsProcessor"
 
     def check(self) -> None:
         """Write a prompt of an image and a question by the chat template, and look for the question in it.
@@ -96,7 +96,7 @@ class Prompter:
         contents = [self._content(prompt) for prompt in prompts]
         if not self.has_template:
             return self._without_template(contents)
-        frames = [len(part["image"].frames) for content in contents for part in content if part.get("is_film")]
+        frames = [len(part["image"].frames) for content in contents for part in content if part.get("is_video")]
         return self.processor.apply_chat_template(
             [[{"role": "user", "content": content}] for content in contents],
             add_generation_prompt=True,
@@ -107,19 +107,19 @@ class Prompter:
         )
 
     def _content(self, prompt: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-        """Say a prompt in the words of chat templates; a film is one item where the processor knows films.
+        """Say a prompt in the words of chat templates; a video is one item where the processor knows videos.
 
         So each of its frames is one tile, as in training; as images, they would be cut into tiles.
         """
-        if not self._knows_films:
+        if not self._knows_videos:
             return [_template_part(**part) for part in prompt]
         from finetune.points.video import Video
 
         content: list[dict[str, Any]] = []
-        for film, group in groupby(prompt, key=lambda part: part.get("film", "")):
+        for video, group in groupby(prompt, key=lambda part: part.get("video", "")):
             parts = [_template_part(**part) for part in group]
-            frames = [part["image"] for part in parts] if film else []
-            content += [{"type": "image", "image": Video(frames), "is_film": True}] if film else parts
+            frames = [part["image"] for part in parts] if video else []
+            content += [{"type": "image", "image": Video(frames), "is_video": True}] if video else parts
         return content
 
     def _without_template(self, contents: list[list[dict[str, Any]]]) -> Any:
@@ -176,7 +176,7 @@ class TextPrompter:
         return transformers.BatchFeature(dict(inputs))  # which a dtype can be named to, as of a processor's inputs
 
 
-def _template_part(type: str, value: str, film: str = "") -> dict[str, Any]:
+def _template_part(type: str, value: str, video: str = "") -> dict[str, Any]:
     """Say one part of a prompt in the words of transformers' chat templates."""
     from PIL import Image
 

@@ -148,4 +148,4 @@ def _prompt_key(prefix: str, prompt: Prompt) -> str:
 def _part_key(part: Mapping[str, str]) -> list[str]:
     if part["type"] != "image":
         return [part["type"], part["value"]]
-    return ["frame" if "film" in part else "image", part["value"].rpartition(os.sep)[2]]
+    return ["frame" if "video" in part else "image", part["value"].rpartition(os.sep)[2]]

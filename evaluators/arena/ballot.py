@@ -46,7 +46,7 @@ class Ballot:
         self.arena = arena
         self._log = log
         self._turn = threading.Lock()
-        self.images = {name for question in arena.questions.values() for name in (*question.images, *question.films)}
+        self.images = {name for question in arena.questions.values() for name in (*question.images, *question.videos)}
         self.images |= {name for names in arena.frames.values() for name in names}
         self.new_votes = 0
         self._read_answers()
@@ -80,10 +80,10 @@ class Ballot:
         return {**progress, "pair": {"question": question.index, "parts": parts, **sides}}
 
     def _part(self, kind: str, value: str) -> dict[str, object]:
-        """Return a part of a question for the page: of a film its frames, too, and whether a browser may play it."""
+        """Return a part of a question for the page: of a video its frames, too, and whether a browser may play it."""
         part: dict[str, object] = {"type": kind, "value": value}
-        if kind == "film":
-            frames = [name for name, _ in groupby(self.arena.frames[value])]  # of a short film some come several times
+        if kind == "video":
+            frames = [name for name, _ in groupby(self.arena.frames[value])]  # of a short video some come several times
             part |= {"frames": frames, "plays": bool(Path(value).suffix)}
         return part
 

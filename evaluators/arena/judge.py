@@ -143,7 +143,7 @@ def vote_by_judge(
 def _verdict(
     session: JudgeSession, question: Question, first: str, second: str, images: Sequence[str], unread: list[str]
 ) -> str:
-    counts = {"picture": len(question.images), "film": len(question.films)}
+    counts = {"picture": len(question.images), "video": len(question.videos)}
     media = " and ".join(f"{kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count)
     pictures = f", both about the {media}" if media else ""
     shown = [text.strip() or "(no answer)" for text in (first, second)]

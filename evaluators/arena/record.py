@@ -1,7 +1,7 @@
 """An arena on disk: questions with their pictures, and what candidates answered. No checkpoint is needed to look at it.
 
 RUN/arena.json        the questions, and the seed of sides and orders; never written anew
-RUN/images/           their pictures, films that browsers play, and films' frames, by content
+RUN/images/           their pictures, videos that browsers play, and videos' frames, by content
 RUN/candidates/       each candidate's answers, in the order in which they came
 RUN/votes.jsonl       every vote, one line each
 RUN/token             what stands in the link of the page
@@ -34,13 +34,13 @@ MOST_BYTES = 1_000_000_000
 """Of answers: some ten thousand long ones are more than other files of JSON ever hold."""
 MEMBER = re.compile(r"[0-9]{1,9}-")
 PICTURE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
-FILM = re.compile(r"[0-9a-f]{64}-[0-9]{1,5}(\.[a-z0-9]{1,8})?")
-NAMES = {"image": PICTURE, "film": FILM}
+VIDEO = re.compile(r"[0-9a-f]{64}-[0-9]{1,5}(\.[a-z0-9]{1,8})?")
+NAMES = {"image": PICTURE, "video": VIDEO}
 
 Pictures = Mapping[str, Callable[[], bytes]]
-"""What reads each picture of a question, and each film that browsers may play, by its name."""
+"""What reads each picture of a question, and each video that browsers may play, by its name."""
 Frames = Mapping[str, Callable[[], Sequence[bytes]]]
-"""What decodes the frames of each film of a question that are shown, as PNGs, by the film's name."""
+"""What decodes the frames of each video of a question that are shown, as PNGs, by the video's name."""
 QuestionWithMedia = tuple["Question", Pictures, Frames]
 """A question, and what is seen of it."""
 
@@ -61,7 +61,7 @@ class Question:
 
     Args:
         index: Its name.
-        parts: Texts, pictures and films in their order. A film's name says its content and how many frames are shown,
+        parts: Texts, pictures and videos in their order. A video's name says its content and how many frames are shown,
             and has a suffix where a browser may play it.
     """
 
@@ -79,9 +79,9 @@ class Question:
         return tuple(value for kind, value in self.parts if kind == "image")
 
     @property
-    def films(self) -> tuple[str, ...]:
-        """The names of its films."""
-        return tuple(value for kind, value in self.parts if kind == "film")
+    def videos(self) -> tuple[str, ...]:
+        """The names of its videos."""
+        return tuple(value for kind, value in self.parts if kind == "video")
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,12 @@ class Arena:
 
         Args:
             path: Its folder.
-            questions: Each with its pictures, and with the frames of its films, which are read one by one.
+            questions: Each with its pictures, and with the frames of its videos, which are read one by one.
             with_pictures: Whether they are written.
 
         Raises:
             EvaluatorError: there is an arena of other questions.
-            SoupError: a film can't be decoded.
+            SoupError: a video can't be decoded.
         """
         kept = list(questions)
         only_questions = [question for question, _, _ in kept]
@@ -169,7 +169,7 @@ class Arena:
             return arena
         shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in only_questions]
         document: dict[str, object] = {"schema": 1, "seed": secrets.token_hex(16), "questions": shown}
-        frames = {name: decode for _, _, films in kept for name, decode in films.items()}
+        frames = {name: decode for _, _, videos in kept for name, decode in videos.items()}
         for name, read in {name: read for _, images, _ in kept for name, read in images.items()}.items():
             if with_pictures:
                 write_atomic(path / "images" / name, read())
@@ -191,22 +191,22 @@ class Arena:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def image(self, name: str) -> Path:
-        """Return the file of a picture of a question's, of a film, or of a frame."""
+        """Return the file of a picture of a question's, of a video, or of a frame."""
         return self.path / "images" / name
 
     def prompt(self, question: Question) -> Prompt:
-        """Return a question as an engine is asked it: of a film its frames."""
+        """Return a question as an engine is asked it: of a video its frames."""
         return [part for kind, value in question.parts for part in self._prompt_parts(kind, value)]
 
     def pictures(self, question: Question) -> list[Path]:
-        """Return the files of all that is seen of a question: its pictures, and the frames of its films."""
+        """Return the files of all that is seen of a question: its pictures, and the frames of its videos."""
         return [Path(part["value"]) for part in self.prompt(question) if part["type"] == "image"]
 
     def _prompt_parts(self, kind: str, value: str) -> Prompt:
         if kind == "text":
             return [{"type": "text", "value": value}]
-        names, film = (self.frames[value], {"film": value}) if kind == "film" else ([value], {})
-        return [{"type": "image", "value": str(self.image(name).absolute()), **film} for name in names]
+        names, video = (self.frames[value], {"video": value}) if kind == "video" else ([value], {})
+        return [{"type": "image", "value": str(self.image(name).absolute()), **video} for name in names]
 
     def baseline(self, name: str | None = None) -> str:
         """Return the candidate that others are compared with: the named one, or else the first that came.
@@ -263,10 +263,10 @@ class Arena:
         write_atomic(file, text + "\n")
         self.members[member.name], self._files[member.name] = member, file
 
-    def _frames(self, films: object) -> dict[str, list[str]]:
+    def _frames(self, videos: object) -> dict[str, list[str]]:
         try:
-            check_kinds({"frames": films}, {"frames": dict}, {"frames": list})
-            frames = cast("dict[str, list[str]]", films)
+            check_kinds({"frames": videos}, {"frames": dict}, {"frames": list})
+            frames = cast("dict[str, list[str]]", videos)
             if any(
                 not isinstance(name, str) or not PICTURE.fullmatch(name) for names in frames.values() for name in names
             ):
@@ -279,11 +279,11 @@ class Arena:
         try:
             parts = tuple((str(kind), str(value)) for kind, value in cast("list[list[str]]", row["parts"]))
             if any(kind in NAMES and not NAMES[kind].fullmatch(value) for kind, value in parts):
-                raise ValueError("a picture or film that is named by something else than its content")
+                raise ValueError("a picture or video that is named by something else than its content")
             if {kind for kind, _ in parts} - {"text", *NAMES}:
-                raise ValueError("a part that is neither text, image nor film")
-            if missing := [value for kind, value in parts if kind == "film" and value not in self.frames]:
-                raise ValueError(f"no frames of the film {missing[0]}")
+                raise ValueError("a part that is neither text, image nor video")
+            if missing := [value for kind, value in parts if kind == "video" and value not in self.frames]:
+                raise ValueError(f"no frames of the video {missing[0]}")
             return Question(str(row["index"]), parts)
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{self.path / FILE_NAME}: damaged ({error}); restore it.") from error
@@ -311,7 +311,7 @@ class Arena:
 
 
 def _write_frames(path: Path, frames: Sequence[bytes]) -> list[str]:
-    """Write a film's frames, and return their names; some may be the same."""
+    """Write a video's frames, and return their names; some may be the same."""
     names = [f"{hashlib.sha256(frame).hexdigest()}.png" for frame in frames]
     for name, frame in dict(zip(names, frames, strict=True)).items():
         write_atomic(path / "images" / name, frame)

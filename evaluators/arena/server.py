@@ -7,7 +7,7 @@ read or voted from another site's page, by a cookie, or by whoever only finds th
 GET  /                     the page, and /page.js, /page.css
 GET  /api/next?voter=NAME  the next pair
 POST /api/vote             a vote
-GET  /api/image/NAME       a picture, a film or a frame of a question's
+GET  /api/image/NAME       a picture, a video or a frame of a question's
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _for_browsers(path: Path) -> tuple[bytes, str]:
-    """Return a picture that any browser shows, or a film that some play, and its type."""
+    """Return a picture that any browser shows, or a video that some play, and its type."""
     kind = WEB_MEDIA.get(path.suffix.removeprefix("."))
     if kind is not None:
         return path.read_bytes(), kind

@@ -29,7 +29,7 @@ class VLMEvalBenchmark:
         literals: Columns whose cells VLMEvalKit evaluates as Python code.
         filled: Columns without which VLMEvalKit's metric fails.
         judge_tokens: How long VLMEvalKit lets a judge's reply become.
-        frames: How many frames of a film are shown; 0 where images are.
+        frames: How many frames of a video are shown; 0 where images are.
         rule: How the result of VLMEvalKit's `evaluate` becomes a score, where `metric` is `evaluate`.
     """
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS, CHOICE, CHOICES, OPEN, YES_NO, VLMEvalBenchmark
-from evaluators.vlmeval.film_catalog import films
-from evaluators.vlmeval.library_index import DataSetClass, classes_in, collections, film_settings
+from evaluators.vlmeval.library_index import DataSetClass, classes_in, collections, video_settings
 from evaluators.vlmeval.library_source import missing_packages
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
+from evaluators.vlmeval.video_catalog import videos
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
 from soup.support.text import near_names
@@ -35,7 +35,7 @@ KINDS = {
 }
 """By VLMEvalKit's word; any other is of questions that are answered freely."""
 OTHER_WAYS = (
-    "films are shown here as a number of frames, and by no other setting: no rate, subtitles, sound, size, prompt"
+    "videos are shown here as a number of frames, and by no other setting: no rate, subtitles, sound, size, prompt"
 )
 NO_RULE = "no rule says how VLMEvalKit's result for it becomes 0 to 100"
 METRICS_OF_ONE_CLASS = ("contained", "extracted", "graded")
@@ -62,7 +62,7 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
         return BENCHMARKS[name]
     if (short := next((entry for entry in BENCHMARKS.values() if entry.data_set == name), None)) is not None:
         return short
-    if (entry := films().get(name)) is not None:
+    if (entry := videos().get(name)) is not None:
         return entry
     if (data_set := find_data_set(name)) is not None:
         return _entry(name, data_set)
@@ -75,14 +75,14 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
 def near_data_sets(name: str) -> list[str]:
     """Return the name of a data set that is nearest to one that there is not; nothing where none is near."""
     of_classes = (row for owner in _classes() for row in _names_if_any(owner) or ())
-    known = (*films(), *_refused_names(), *of_classes)
+    known = (*videos(), *_refused_names(), *of_classes)
     # Of two names that differ in case alone, MMBench and mmbench, the short one is told.
     return near_names(name, [*BENCHMARKS, *(each for each in known if each.lower() not in BENCHMARKS)], cutoff=0.7)
 
 
 def is_data_set(name: str) -> bool:
     """Whether VLMEvalKit has a data set of that name."""
-    return name in films() or find_data_set(name) is not None or name in _refused_names()
+    return name in videos() or find_data_set(name) is not None or name in _refused_names()
 
 
 @cache
@@ -102,7 +102,7 @@ def _names_if_any(owner: DataSetClass) -> frozenset[str] | None:
 
 def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
     """Yield every data set of VLMEvalKit's with what is known of it, and why it can't be scored here, if so."""
-    yield from ((name, entry.info, "") for name, entry in films().items())
+    yield from ((name, entry.info, "") for name, entry in videos().items())
     seen = {entry.data_set for entry in BENCHMARKS.values()}
     for owner in _classes():
         try:
@@ -117,8 +117,8 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
                 if not why and (missing := missing_packages(owner.module)):
                     why = f"its class needs packages that are not here: pip install {' '.join(missing)}"
                 yield name, BenchmarkInfo("", name, None, "") if why else _entry(name, owner).info, why
-    settings = {setting.name for setting in film_settings() if setting.name != setting.data_set}
-    for name, why in _refused_names().items():  # of films not each way to show them
+    settings = {setting.name for setting in video_settings() if setting.name != setting.data_set}
+    for name, why in _refused_names().items():  # of videos not each way to show them
         if name not in seen and name not in settings:
             yield name, BenchmarkInfo("", name, None, ""), why
 
@@ -127,12 +127,12 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
 def _refused_names() -> Mapping[str, str]:
     """Return why a name of VLMEvalKit's that is no data set of images is not judged here, by that name."""
     names = {name: f"it is several data sets together: name {', '.join(each)}" for name, each in collections().items()}
-    for setting in film_settings():
+    for setting in video_settings():
         why = REFUSED.get(setting.class_name, OTHER_WAYS)
         for name in (setting.name, setting.data_set):
-            if name not in films():
+            if name not in videos():
                 names[name] = why
-    classes = {setting.class_name for setting in film_settings()}
+    classes = {setting.class_name for setting in video_settings()}
     unnamed = [owner.name for owner in classes_in("VIDEO_DATASET") if owner.name not in classes]
     return names | {name: REFUSED[name] for name in unnamed if name in REFUSED}
 

@@ -25,11 +25,6 @@ from evaluators.vlmeval.data_checks import (
     row_faults,
     table_faults,
 )
-from evaluators.vlmeval.films import (
-    FilmFolder,
-    film_hooks,
-    films_column,
-)
 from evaluators.vlmeval.image_files import IMAGE_IN_TEXT, ImageFiles, digest_of_sizes, with_image_files
 from evaluators.vlmeval.library_source import missing_requirements
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
@@ -37,6 +32,11 @@ from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with
 from evaluators.vlmeval.question_groups import grouped_ids
 from evaluators.vlmeval.right_options import mend_right_options
 from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
+from evaluators.vlmeval.videos import (
+    VideoFolder,
+    video_hooks,
+    videos_column,
+)
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 
@@ -86,8 +86,8 @@ def data_file(benchmark: VLMEvalBenchmark) -> Path:
         return path
     if benchmark.frames:
         raise EvaluatorError(
-            f"{benchmark.name}: its table is not here. Expected: {path.absolute()}, with the films anywhere below that "
-            "folder: what VLMEvalKit makes of its download."
+            f"{benchmark.name}: its table is not here. Expected: {path.absolute()}, with the videos anywhere below "
+            "that folder: what VLMEvalKit makes of its download."
         )
     url = benchmark.address() or "a place that it does not tell"
     raise EvaluatorError(
@@ -124,7 +124,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
             )
         load_inner_imports(base)
     if benchmark.frames:
-        return _open_films(benchmark, path, images, base)
+        return _open_videos(benchmark, path, images, base)
     with python_strings():
         frame = with_image_files(_read(path), path.parent / IMAGE_FOLDER / benchmark.data_set)
         if "index" not in frame and "index" not in benchmark.columns:
@@ -161,20 +161,20 @@ def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
     return frame if is_asked is None else frame[[is_asked(row) for row in frame.to_dict("records")]]
 
 
-def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
-    folder = FilmFolder(path.parent)
+def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
+    folder = VideoFolder(path.parent)
     choice = benchmark.rule.shown_frames if benchmark.rule else ""
-    hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames, choice))
+    hooks = video_hooks(base, folder, path, lambda video: images.frame_paths(video, benchmark.frames, choice))
     frame = _read(path)
     refuse_faults(
         benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))
     )
     frame = _asked(benchmark, frame)
     if "video" not in frame:  # two classes ask for a column that their own tables lack
-        frame["video"] = frame[films_column(frame)]
+        frame["video"] = frame[videos_column(frame)]
     rows = [str(index) for index in frame.get("index", range(len(frame)))]
     refuse_faults(benchmark, path, index_faults(benchmark, rows))
-    # Its folder of frames and its complaint about a library that reads films are not wanted.
+    # Its folder of frames and its complaint about a library that reads videos are not wanted.
     names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger(), "load": lambda *_: frame.copy()}
     with python_strings(), replaced_names(names):
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames)

@@ -45,7 +45,7 @@ def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progre
     base = benchmark.data_set_class()
     if benchmark.frames:
         raise EvaluatorError(
-            f"{benchmark.name}: its films are many files, which VLMEvalKit downloads: put the folder that it makes at "
+            f"{benchmark.name}: its videos are many files, which VLMEvalKit downloads: put the folder that it makes at "
             f"{data_folder() / benchmark.data_set}."
         )
     url, expected = base.DATASET_URL.get(benchmark.data_set), base.DATASET_MD5.get(benchmark.data_set)

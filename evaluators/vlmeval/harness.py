@@ -21,7 +21,6 @@ from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
 from evaluators.vlmeval.catalog import all_data_sets, is_data_set, known_benchmark, near_data_sets
 from evaluators.vlmeval.data_sets import data_file, data_folder, open_data_set, question_ids
 from evaluators.vlmeval.download import fetch
-from evaluators.vlmeval.films import FilmFolder
 from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.metrics import metric_of
@@ -31,6 +30,7 @@ from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
 from evaluators.vlmeval.shots import RULE, add_examples
 from evaluators.vlmeval.shown_questions import categories, show_questions
+from evaluators.vlmeval.videos import VideoFolder
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import (
@@ -129,8 +129,8 @@ class VLMEval(Harness):
         if entry.frames:
             facts |= {
                 "frames": entry.frames,
-                "films": FilmFolder(data_file(entry).parent).digest(),
-                "shown": "as films",
+                "videos": VideoFolder(data_file(entry).parent).digest(),
+                "shown": "as videos",
             }
         if entry.rule is not None:
             facts |= entry.rule.chosen()
@@ -315,7 +315,7 @@ class VLMEval(Harness):
         path = data_file(entry)
         digest = file_digest(path)
         shots = self.settings.shots if shots is None else shots
-        key = f"{entry.name} {digest} {shots}"  # of one film, several numbers of frames may be shown
+        key = f"{entry.name} {digest} {shots}"  # of one video, several numbers of frames may be shown
         if key not in self._data_sets:
             data_set = open_data_set(entry, path, self._images)
             data_set.known_results = {}  # its parts will share them

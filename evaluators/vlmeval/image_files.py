@@ -16,8 +16,8 @@ from pathlib import Path
 
 from evaluators.answering.file_digest import file_digest
 from evaluators.vlmeval.data_checks import columns_of_files, named_files
-from evaluators.vlmeval.films import CHOICES_OF_FRAMES, Film
 from evaluators.vlmeval.library_types import Frame, Row
+from evaluators.vlmeval.videos import CHOICES_OF_FRAMES, Video
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 
@@ -64,8 +64,8 @@ class ImageFiles:
         self.directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
         weakref.finalize(self, _remove, self.directory)
         self._paths: dict[str, str] = {}  # by cell: Python remembers the hash of a text it has seen
-        self._films: set[str] = set()  # the first frames of those that are known
-        self._unwritten: dict[str, str | Film | Path] = {}  # cells, the film whose frame it is, or the file, by path
+        self._videos: set[str] = set()  # the first frames of those that are known
+        self._unwritten: dict[str, str | Video | Path] = {}  # cells, the video whose frame it is, or the file, by path
 
     def paths(self, row: Row) -> list[str]:
         """Return where a row's images will be, once `write` has written them. Its `image` is base64, or a list of it.
@@ -97,13 +97,13 @@ class ImageFiles:
             self._unwritten[path] = file
         return {**part, "value": path}
 
-    def frame_paths(self, film: Path, count: int, choice: str = "") -> list[str]:
-        """Return where so many frames of a film will be; they are named by the film's content."""
-        name = f"{file_digest(film)[:24]}-{count}{choice and f'-{choice}'}"
+    def frame_paths(self, video: Path, count: int, choice: str = "") -> list[str]:
+        """Return where so many frames of a video will be; they are named by the video's content."""
+        name = f"{file_digest(video)[:24]}-{count}{choice and f'-{choice}'}"
         paths = tuple(str(self.directory / f"{name}-{number}.png") for number in range(1, count + 1))
-        if paths[0] not in self._films:
-            self._films.add(paths[0])
-            self._unwritten |= dict.fromkeys(paths, Film(film, paths, CHOICES_OF_FRAMES[choice]))
+        if paths[0] not in self._videos:
+            self._videos.add(paths[0])
+            self._unwritten |= dict.fromkeys(paths, Video(video, paths, CHOICES_OF_FRAMES[choice]))
         return [*paths]
 
     def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:
@@ -112,9 +112,9 @@ class ImageFiles:
         new = {path: cell for path in paths if (cell := self._unwritten.pop(path, None)) is not None}
         for folder in {Path(path).parent for path in new}:
             folder.mkdir(exist_ok=True)
-        films = dict.fromkeys(content for content in new.values() if isinstance(content, Film))
+        videos = dict.fromkeys(content for content in new.values() if isinstance(content, Video))
         writer = ThreadPoolExecutor(WRITERS)
-        writing = [writer.submit(film.write) for film in films]
+        writing = [writer.submit(video.write) for video in videos]
         writing += [writer.submit(_write_image, path, cell) for path, cell in new.items() if isinstance(cell, str)]
         writing += [writer.submit(Path(path).symlink_to, file) for path, file in new.items() if isinstance(file, Path)]
         writer.shutdown(wait=False)

@@ -11,7 +11,7 @@ from typing import Any
 from evaluators.vlmeval.library_source import entry_in_source, names_in_source, text_in_source, tree_of
 from evaluators.vlmeval.light_import import vlmeval_module
 
-__all__ = ["DataSetClass", "FilmSetting", "classes_in", "collections", "film_settings", "module_of"]
+__all__ = ["DataSetClass", "VideoSetting", "classes_in", "collections", "module_of", "video_settings"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class DataSetClass:
 
 
 @dataclass(frozen=True)
-class FilmSetting:
-    """A name that VLMEvalKit has for showing a data set of films in one way.
+class VideoSetting:
+    """A name that VLMEvalKit has for showing a data set of videos in one way.
 
     Args:
         name: VLMEvalKit's.
         class_name: Its class.
         data_set: The data set's own name.
-        frames: How many frames of a film are shown; 0 where that is not all that the setting says.
+        frames: How many frames of a video are shown; 0 where that is not all that the setting says.
     """
 
     name: str
@@ -84,12 +84,12 @@ def collections() -> Mapping[str, tuple[str, ...]]:
 
 
 @cache
-def film_settings() -> tuple[FilmSetting, ...]:
-    """Return VLMEvalKit's names for ways to show films."""
+def video_settings() -> tuple[VideoSetting, ...]:
+    """Return VLMEvalKit's names for ways to show videos."""
     return tuple(_settings_in(tree_of("dataset.video_dataset_config")))
 
 
-def _settings_in(tree: ast.Module) -> Iterator[FilmSetting]:
+def _settings_in(tree: ast.Module) -> Iterator[VideoSetting]:
     for node in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
         for key, call in zip(node.keys, node.values, strict=True):
             if not (isinstance(key, ast.Constant) and isinstance(call, ast.Call) and call.args):
@@ -98,7 +98,7 @@ def _settings_in(tree: ast.Module) -> Iterator[FilmSetting]:
             frames = settings.get("nframe")
             is_plain = not settings.get("pack") and set(settings) <= {"dataset", "nframe", "pack"}
             count = frames if is_plain and isinstance(frames, int) else 0
-            yield FilmSetting(str(key.value), getattr(call.args[0], "id", ""), str(settings["dataset"]), count)
+            yield VideoSetting(str(key.value), getattr(call.args[0], "id", ""), str(settings["dataset"]), count)
 
 
 def module_of(class_name: str) -> str:

@@ -26,7 +26,7 @@ PARENTS = ("vlmeval", "vlmeval.dataset")
 MISNAMED = {"dataset.smp": "smp", "dataset.smp.log": "smp.log", "dataset.utils.mmreason": "dataset.mmreason"}
 """Modules that VLMEvalKit imports by a name that there is not: LLaVABench's and MMReason's metrics fail there."""
 UNUSED = ("decord",)
-"""Packages that some modules import and that nothing here uses: films are read by other means."""
+"""Packages that some modules import and that nothing here uses: videos are read by other means."""
 UNUSED_BY = {"dataset.mvbench": ("cv2", "imageio", "torchvision", "torchvision.transforms")}
 """More of them, by the one module that does."""
 STRINGS_OPTION = "future.infer_string"  # pandas' option

@@ -55,13 +55,13 @@ IMAGES: Mapping[str, str] = {
     "VLRMBench_Foresight": "VLMEvalKit compares truths by `is True`, which no cell of a table is: no answer is right",
 }
 
-FILMS: Mapping[str, str] = {
-    "MVBench": "it shows parts of films, from one second to another; MVBench_MP4 asks the same of whole films",
+VIDEOS: Mapping[str, str] = {
+    "MVBench": "it shows parts of videos, from one second to another; MVBench_MP4 asks the same of whole videos",
     "MVTamperBench": "VLMEvalKit's metric reads its table back from an Excel file, and tables stay in memory here",
-    "EgoExoBench_MCQ": "a question shows parts of several films, from one second to another",
+    "EgoExoBench_MCQ": "a question shows parts of several videos, from one second to another",
     "VideoMMMU": "VLMEvalKit reads what it found in open answers back as texts, so that none of them is right",
     "V2PBench": "VLMEvalKit's `evaluate` returns no result for it",
-    "MMSIVideoBench": "its films are folders of pictures, of which a question shows several parts",
+    "MMSIVideoBench": "its videos are folders of pictures, of which a question shows several parts",
     "OMTGBench": "it shows so many frames a second, and a number of frames at equal distances is shown here",
     "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
     **_all(
@@ -73,7 +73,7 @@ FILMS: Mapping[str, str] = {
     "DREAM": "VLMEvalKit leaves empty answers out of its total, which is no mean of the questions' points",
     "Video_MMLU_QA": "VLMEvalKit's `evaluate` for it fails: it looks for a column that captions alone get",
     "MEGABench": "its metric runs the programs that the model wrote",
-    "AVSpeakerBench": "it asks for what is heard in films, and only their frames are shown here",
+    "AVSpeakerBench": "it asks for what is heard in videos, and only their frames are shown here",
     "MLVU": "it is two data sets together: name MLVU_MCQ and MLVU_OpenEnded",
     "QBench_Video": "it is two data sets together: name QBench_Video_MCQ and QBench_Video_VQA",
     "TempCompass": "it is three data sets together: name TempCompass_MCQ, TempCompass_Captioning, TempCompass_YorN",
@@ -85,5 +85,5 @@ TEXTS: Mapping[str, str] = _all(
     "its questions are texts without images",
 )
 
-REFUSED: Mapping[str, str] = {**IMAGES, **FILMS, **TEXTS}
+REFUSED: Mapping[str, str] = {**IMAGES, **VIDEOS, **TEXTS}
 """Why a class, or one data set of a class, is not judged here."""

@@ -62,7 +62,7 @@ class Rule:
         variables: Variables of the environment that choose what is asked, with the values that are judged; the first is
             the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
-        shown_frames: Which frames of a film are shown: from its first to its last (`ends`), in the middles of equal
+        shown_frames: Which frames of a video are shown: from its first to its last (`ends`), in the middles of equal
             parts (`middles`), or at equal distances between the ends.
         pairs_rows: Whether the data set's rows, and not the answers' own, say what is right, paired as they stand.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.

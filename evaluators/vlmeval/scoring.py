@@ -54,7 +54,7 @@ def ask_rows(data_set: DataSet, answer: Answer) -> list[str]:
 
 def plain_part(part: Mapping[str, str]) -> dict[str, str]:
     """Return a part of a prompt without what only VLMEvalKit's own models know."""
-    return {name: part[name] for name in ("type", "value", "film") if name in part}
+    return {name: part[name] for name in ("type", "value", "video") if name in part}
 
 
 def ask_circles(

@@ -20,7 +20,7 @@ __all__ = ["categories", "show_questions"]
 
 CATEGORIES = ("l2-category", "l2_category", "category", "task", "subject")
 """Columns by which VLMEvalKit reports, the first that a table has."""
-MOST_IMAGES = 2  # of a question that are shown: a film has eight
+MOST_IMAGES = 2  # of a question that are shown: a video has eight
 
 
 def categories(benchmark: VLMEvalBenchmark, data_set: DataSet) -> dict[str, str]:

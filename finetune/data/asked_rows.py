@@ -1,4 +1,4 @@
-"""Rows of a data set as prompts alone: the first question of each, its pictures and films. Answers are not needed."""
+"""Rows of a data set as prompts alone: the first question of each, its pictures and videos. Answers are not needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.data.flat_rows import FLAT
 from finetune.data.formats import ROLES, TURN_KEYS
 from finetune.data.rows import Fault, Picture, RowError
 from finetune.data.source_rows import SourceRows
-from finetune.media.images import film_digest, frame_count, frames_of, size_of
+from finetune.media.images import frame_count, frames_of, size_of, video_digest
 from finetune.media.sampling import frame_indices
 from finetune.media.sources import image_source
 from soup.errors import FinetuneError
@@ -26,11 +26,11 @@ __all__ = ["AskedRow", "asked_rows"]
 
 NO_ANSWER = "-"
 BROWSERS_PLAY = {".mp4": re.compile(rb"....ftyp", re.DOTALL), ".webm": re.compile(rb"\x1a\x45\xdf\xa3")}
-"""How films begin that a browser may play; whether it does depends on its codecs, too."""
-MOST_FILM_BYTES = 200_000_000
-"""Of a film that is played: a browser fetches it whole."""
+"""How videos begin that a browser may play; whether it does depends on its codecs, too."""
+MOST_VIDEO_BYTES = 200_000_000
+"""Of a video that is played: a browser fetches it whole."""
 Choose = Callable[[int, int], list[int]]
-"""Which frames of a film are shown, of so many, so many at most."""
+"""Which frames of a video are shown, of so many, so many at most."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class AskedRow:
 
     Args:
         index: The row's `id`, or its number.
-        parts: ("text", words), ("image", a key of `images`) or ("film", a key of `frames`), in their order.
-        images: What reads each of its pictures, and each film that a browser may play, by a name made of the content.
-        frames: What decodes the frames of each film that are shown, into PNGs, by a name made of content and number.
+        parts: ("text", words), ("image", a key of `images`) or ("video", a key of `frames`), in their order.
+        images: What reads each of its pictures, and each video that a browser may play, by a name made of the content.
+        frames: What decodes the frames of each video that are shown, into PNGs, by a name made of content and number.
     """
 
     index: str
@@ -54,7 +54,7 @@ def asked_rows(rows: SourceRows, choose: Choose = frame_indices) -> list[AskedRo
     """Return the questions of a data set; of several turns the first.
 
     Args:
-        rows: They say how many frames of a film are shown, too.
+        rows: They say how many frames of a video are shown, too.
         choose: Which ones.
 
     Raises:
@@ -117,26 +117,26 @@ def _with_answer(raw: Mapping[str, object]) -> dict[str, object]:
 
 
 def _take(row: AskedRow, picture: Picture, choose: Choose) -> tuple[str, str]:
-    """Note how a picture or a film is read, and return it as a part of the question."""
+    """Note how a picture or a video is read, and return it as a part of the question."""
     if not picture.frames:
         name = _name_of(picture)
         row.images[name] = partial(_bytes_of, picture)
         return "image", name
-    frame_count(picture.source, picture.frames, name=picture.name)  # what is no film is told by its row's name
-    name = f"{film_digest(picture.source, name=picture.name)}-{picture.frames}{_played_as(picture)}"
+    frame_count(picture.source, picture.frames, name=picture.name)  # what is no video is told by its row's name
+    name = f"{video_digest(picture.source, name=picture.name)}-{picture.frames}{_played_as(picture)}"
     row.frames[name] = partial(_frames_of, picture, picture.frames, choose)
     if Path(name).suffix:
         row.images[name] = partial(_bytes_of, picture)
-    return "film", name
+    return "video", name
 
 
 def _played_as(picture: Picture) -> str:
-    """Return the suffix of a film that a browser may play; nothing for others: their frames are shown."""
+    """Return the suffix of a video that a browser may play; nothing for others: their frames are shown."""
     if isinstance(picture.source, list):
         return ""
     file = image_source(picture.source, picture.name).file
     if isinstance(file, Path):
-        if not file.is_file() or file.stat().st_size > MOST_FILM_BYTES:
+        if not file.is_file() or file.stat().st_size > MOST_VIDEO_BYTES:
             return ""
         with file.open("rb") as opened:
             start = opened.read(16)

@@ -29,7 +29,7 @@ from finetune.media.sources import ImageSource, image_source
 from soup.errors import FinetuneError
 from soup.support.extras import install_line
 
-__all__ = ["MAX_PIXELS", "as_rgb", "film_digest", "film_seconds", "frames_of", "open_picture", "upright"]
+__all__ = ["MAX_PIXELS", "as_rgb", "frames_of", "open_picture", "upright", "video_digest", "video_seconds"]
 
 # How whole files end, by Pillow's names of formats; a WebP that is cut off has no header for Pillow.
 ENDINGS = {
@@ -147,28 +147,28 @@ def frame_count(source: object, count: int, *, name: str | None = None, max_pixe
         return min(_count_frames(image, named), count)
 
 
-def film_digest(source: object, *, name: str | None = None) -> str:
+def video_digest(source: object, *, name: str | None = None) -> str:
     """Digest what a video is read from, whatever it is called: the file, or all its frames in their order.
 
     Raises:
         FinetuneError: it is not there.
     """
     if isinstance(source, list | tuple):
-        return hashlib.sha256("".join(film_digest(frame, name=name) for frame in source).encode()).hexdigest()
+        return hashlib.sha256("".join(video_digest(frame, name=name) for frame in source).encode()).hexdigest()
     file = image_source(source, name).file
     if not isinstance(file, Path):
         return hashlib.sha256(file.getvalue()).hexdigest()
     if file.is_dir():
-        return film_digest(_pictures_in(file), name=name)
+        return video_digest(_pictures_in(file), name=name)
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def film_seconds(source: object, *, name: str | None = None) -> float:
-    """Return how long the file of a film lasts: its frames by their mean rate; 0 where the file has no times.
+def video_seconds(source: object, *, name: str | None = None) -> float:
+    """Return how long the file of a video lasts: its frames by their mean rate; 0 where the file has no times.
 
     Raises:
-        FinetuneError: it is not there, or no film that can be read.
+        FinetuneError: it is not there, or no video that can be read.
     """
     named = image_source(source, name)
     if not _is_picture(named):

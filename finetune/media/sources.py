@@ -141,7 +141,7 @@ def _of_path(path: Path, name: str | None) -> ImageSource:
     # os.path's is False, not an error, for a name that no file can have
     if not os.path.exists(path):  # noqa: PTH110  # pathlib raises where a name is too long
         raise FinetuneError(f"{name}: no such file; expected the path of a picture.")
-    if not path.is_file() and not path.is_dir():  # whose files may be the frames of a film
+    if not path.is_file() and not path.is_dir():  # whose files may be the frames of a video
         raise FinetuneError(f"{name}: a pipe or a device; expected the file of a picture.")
     if path.is_file() and path.stat().st_size == 0:
         raise FinetuneError(f"{name}: an empty file; expected a picture.")

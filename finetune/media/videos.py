@@ -110,7 +110,7 @@ def _decoded(container: Any, stream: Any, indices: Sequence[int]) -> list[Image.
     chosen, last, frames = set(indices), indices[-1], []
     for i, frame in enumerate(container.decode(stream)):
         if i in chosen:
-            # as EXIF does for photographs: phones film sideways, and have it in the file
+            # as EXIF does for photographs: phones video sideways, and have it in the file
             frames.append(frame.to_image().rotate(frame.rotation, expand=True))
         if i == last:
             break

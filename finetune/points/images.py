@@ -137,9 +137,9 @@ class PointsImageProcessor(BaseImageProcessor):
         stills = _with(named_tiling(tiling or self.tiling), max_tiles, single_thumbnail)
         if not (self.do_tile if do_tile is None else do_tile):
             stills = Single()
-        film = UniformFrames(self.frames if frames is None else frames)
+        video = UniformFrames(self.frames if frames is None else frames)
         resizer = _known_resizer(resizer or self.resizer)
-        cut = [_cut(image, stills, film, tile, resizer) for image in flat(images)]
+        cut = [_cut(image, stills, video, tile, resizer) for image in flat(images)]
         if not cut:
             raise FinetuneError("no images to make tiles of: expected one at least.")
         pixels_T3VV = torch.cat([tiles for tiles, _ in cut]) if len(cut) > 1 else cut[0][0]
@@ -186,10 +186,10 @@ def _known_resizer(name: str) -> str:
     return name
 
 
-def _cut(image: Any, stills: Tiling, film: UniformFrames, tile: int, resizer: str) -> tuple[Tensor, Tiles]:
+def _cut(image: Any, stills: Tiling, video: UniformFrames, tile: int, resizer: str) -> tuple[Tensor, Tiles]:
     """Return the tiles of one item, bytes [T, 3, V, V], and how they become tokens."""
     if isinstance(image, Video):
-        frames = torch.cat([_cut(frame, film, film, tile, resizer)[0] for frame in film.chosen(image)])
+        frames = torch.cat([_cut(frame, video, video, tile, resizer)[0] for frame in video.chosen(image)])
         return frames, len(frames)
     picture = as_picture(image)
     width, height = picture.size

@@ -60,7 +60,7 @@ def layout_of(plan: TilePlan) -> Tiles:
 
 
 def as_tiles(fields: Sequence[int]) -> Tiles:
-    """Give what the image processor told by `layouts` of an image; a film has tiles and no grid."""
+    """Give what the image processor told by `layouts` of an image; a video has tiles and no grid."""
     tiles, columns, rows, margin, overview_first = (int(field) for field in fields)
     return TileLayout(tiles, columns, rows, margin, bool(overview_first)) if columns else tiles
 

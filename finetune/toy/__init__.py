@@ -4,7 +4,7 @@
 in the schemas of the eight benchmarks, `write` makes the files. `judge` grades answers by a rule.
 
 `python -m finetune.toy.road OUT` makes what points.sh needs more: `captions`, `places` (points, boxes, interfaces) and
-`films`; `fuser` fuses captions by a rule.
+`videos`; `fuser` fuses captions by a rule.
 """
 
 from __future__ import annotations

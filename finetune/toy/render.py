@@ -1,7 +1,7 @@
 """Small pictures drawn from a random stream: what is asked about is given, all else is chance.
 
 Every function takes the stream and the truth, and gives an RGB image: 32 x 32 pixels (one tile), or 64 x 32 for words
-(two tiles and a thumbnail). `figures` and `screen` give the boxes of what they drew, too, `film` gives many frames.
+(two tiles and a thumbnail). `figures` and `screen` give the boxes of what they drew, too, `video` gives many frames.
 """
 
 from __future__ import annotations
@@ -13,7 +13,19 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["COLORS", "SHAPES", "WIDGETS", "bars", "dots", "figure", "figures", "film", "grid", "line_of_text", "screen"]
+__all__ = [
+    "COLORS",
+    "SHAPES",
+    "WIDGETS",
+    "bars",
+    "dots",
+    "figure",
+    "figures",
+    "grid",
+    "line_of_text",
+    "screen",
+    "video",
+]
 
 SIDE = 32
 
@@ -110,7 +122,7 @@ def figures(random: Random, placed: Sequence[tuple[str, str, int]]) -> tuple[Ima
     return image, boxes
 
 
-def film(random: Random, shape: str, colors: tuple[str, str]) -> tuple[Image.Image, ...]:
+def video(random: Random, shape: str, colors: tuple[str, str]) -> tuple[Image.Image, ...]:
     """Draw 9 to 16 frames of a shape that drifts, and changes its color once, between 3/8 and 5/8 of the time."""
     count = random.randint(9, 16)
     change = random.randint(-(-3 * count // 8), 5 * count // 8)

@@ -4,7 +4,7 @@ OUT/raw/data.json                captions from the web, most of them bad in some
 OUT/clean/data.json              a few that somebody wrote with care
 OUT/data/base/, OUT/data/<set>/  the base set, all of it about single pictures, and the added sets
 OUT/points.jsonl, boxes.jsonl    questions of `grounding:`; ScreenSpot's files are in OUT/screenspot
-OUT/LMUData/                     MMStar and HallusionBench as in `write.py`, and films with TempCompass' questions
+OUT/LMUData/                     MMStar and HallusionBench as in `write.py`, and videos with TempCompass' questions
 OUT/start/                       a fresh model whose tokenizer has the words of all this, as a large one's would
 """
 
@@ -18,18 +18,18 @@ from pathlib import Path
 from finetune.toy.benchmarks import BENCHMARKS
 from finetune.toy.captions import CAPTIONS
 from finetune.toy.commands import rendering_command
-from finetune.toy.films import FILMS, film_rows
 from finetune.toy.gallery import Gallery, gif, png
 from finetune.toy.places import PLACES
 from finetune.toy.render import SHAPES
 from finetune.toy.tasks import COLORS, CORNERS, COUNTS, ORDER, SKILLS, Question, Scene
+from finetune.toy.videos import VIDEOS, video_rows
 from finetune.toy.write import make_once, write_rows, write_set, write_tsv
 
 __all__ = ["ROAD_ADDED", "ROAD_SKILLS", "RoadSizes", "make_road"]
 
 FORMAT = 1  # moves on when the same seed would draw other files
 
-ROAD_SKILLS = {**SKILLS, **PLACES, **FILMS, **CAPTIONS}
+ROAD_SKILLS = {**SKILLS, **PLACES, **VIDEOS, **CAPTIONS}
 ROAD_BASE = {"color": 0.6, "shape": 1.2, "both": 0.8, "place": 0.8, "count": 1.2, "bars": 0.8}
 """Scenes of the base set, in units of `RoadSizes.base`."""
 
@@ -37,7 +37,7 @@ ROAD_ADDED = {
     "points": {"points": 2.0},
     "boxes": {"boxes": 2.0},
     "interfaces": {"interface": 2.0},
-    "films": {"film": 2.0},
+    "videos": {"video": 2.0},
     "count": {"count": 0.7},
     "shape": {"shape": 0.5},
     "bars": {"bars": 0.5},
@@ -81,7 +81,7 @@ def _write_all(out: Path, gallery: Gallery, sizes: RoadSizes, progress: Callable
         source, rows = BENCHMARKS[name]
         write_tsv(out / "LMUData" / f"{source}.tsv", list(rows(gallery, times * sizes.questions)))
     _write_questions(out, gallery, sizes.questions)
-    _write_films(out / "LMUData" / "TempCompass_MCQ", list(gallery.testing("tempcompass", "film", sizes.questions)))
+    _write_videos(out / "LMUData" / "TempCompass_MCQ", list(gallery.testing("tempcompass", "video", sizes.questions)))
     progress("captions")
     _write_captions(out / "raw", gallery.training("raw", "caption", sizes.raw))
     clean = (_rewritten(scene) for scene in gallery.training("clean", "caption", sizes.clean))
@@ -113,10 +113,10 @@ def _write_questions(out: Path, gallery: Gallery, count: int) -> None:
         _write(out / "screenspot" / f"screenspot_{platform}.json", json.dumps(table, indent=0).encode())
 
 
-def _write_films(out: Path, scenes: list[Scene]) -> None:
+def _write_videos(out: Path, scenes: list[Scene]) -> None:
     for i, scene in enumerate(scenes):
-        _write(out / "videos" / f"film{i}.gif", gif(scene.images))
-    write_tsv(out / f"{out.name}.tsv", film_rows(scenes))
+        _write(out / "videos" / f"video{i}.gif", gif(scene.images))
+    write_tsv(out / f"{out.name}.tsv", video_rows(scenes))
 
 
 def _write_captions(out: Path, scenes: Iterable[Scene]) -> None:

@@ -63,14 +63,14 @@ class Question:
 class Scene:
     """One or more pictures, and the questions about them, by form.
 
-    `is_film`: the pictures are the frames of a film. `row`: what a benchmark's file says of the scene beside picture
+    `is_video`: the pictures are the frames of a video. `row`: what a benchmark's file says of the scene beside picture
     and question.
     """
 
     skill: str
     images: tuple[Image.Image, ...]
     questions: Mapping[str, Question]
-    is_film: bool = False
+    is_video: bool = False
     row: Mapping[str, object] = field(default_factory=dict)
 
     @property

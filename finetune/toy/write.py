@@ -156,11 +156,11 @@ def write_rows(out: Path, name: str, scene: Scene) -> list[dict[str, object]]:
     A choice is answered in the option's words, which VLMEvalKit takes as well as its letter: this size was never seen
     to bind letters to options in the time that a demo has.
     """
-    if scene.is_film:
-        film = f"images/{name}.gif"
-        (out / film).write_bytes(gif(scene.images))
+    if scene.is_video:
+        video = f"images/{name}.gif"
+        (out / video).write_bytes(gif(scene.images))
         return [
-            _sample(f"{name}-{form}", {"video": film}, f"<video>\n{question.text}", question.answer)
+            _sample(f"{name}-{form}", {"video": video}, f"<video>\n{question.text}", question.answer)
             for form, question in scene.questions.items()
         ]
     images = [f"images/{name}-{k}.png" if k else f"images/{name}.png" for k in range(len(scene.images))]

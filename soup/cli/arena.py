@@ -54,7 +54,7 @@ MOST_IN_MATRIX = 12
         default=8,
         show_default=True,
         metavar="N",
-        help="Of a film so many frames are shown to candidates, evenly spread as VLMEvalKit does.",
+        help="Of a video so many frames are shown to candidates, evenly spread as VLMEvalKit does.",
     ),
     *carrier_options(EvalConfig, *ASKED_BY, *(f"judge_{name}" for name in JUDGED_BY), "workers", "ray"),
     GroupedOption.of("Output", "--report", is_flag=True, help="Ask, judge, print the ratings, and serve no page."),
@@ -219,7 +219,7 @@ def _percent(share: float | None) -> str:
 def _questions(prompts: Path, images: str | None, frames: int) -> list[QuestionWithMedia]:
     with needs_extra():
         from evaluators.arena.record import Question
-        from evaluators.vlmeval.films import vlmeval_frame_indices
+        from evaluators.vlmeval.videos import vlmeval_frame_indices
         from finetune.config import DataSet
         from finetune.data.asked_rows import asked_rows
         from finetune.data.source_rows import SourceRows

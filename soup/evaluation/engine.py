@@ -23,7 +23,7 @@ __all__ = ["Engine", "OnBatch", "Prompt", "argument_flag", "build_engine", "engi
 Prompt = list[dict[str, str]]
 """Parts in their order: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
 
-The frames of a film are images with its name, too: `{"type": "image", "value": path, "film": "walk.mp4"}`.
+The frames of a video are images with its name, too: `{"type": "image", "value": path, "video": "walk.mp4"}`.
 """
 
 OnBatch = Callable[[list[Prompt], list[str]], None]

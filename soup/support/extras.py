@@ -30,7 +30,7 @@ DISTRIBUTION = "vlm-soup"
 EXTRAS = {
     "plot": "pictures of pools, models and sweeps",
     "cma": "the strategy cma",
-    "video": "frames of mp4 and other films",
+    "video": "frames of mp4 and other videos",
     "slurm": "fine-tuning on a SLURM cluster",
     "ray": "workers and fine-tuning on a Ray cluster",
     "vlmeval-light": "VLMEvalKit's benchmarks, with ms-vlmeval by itself",

@@ -256,7 +256,7 @@ def rows(data: bytes, folder: Path) -> None:
 
 @_target
 def picture(data: bytes, folder: Path) -> None:
-    """A picture or a film: its size, its pixels, its frames."""
+    """A picture or a video: its size, its pixels, its frames."""
     path = _written(folder / "picture", data)
     for read in (size_of, open_picture):
         for source in (path, {"bytes": data, "path": "a.png"}):

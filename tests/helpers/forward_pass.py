@@ -45,7 +45,7 @@ def _inputs(model):
     for names in (text + needed, text + needed + decoder, text + needed + decoder + others, needed + decoder + others):
         inputs = {name: possible[name]() for name in dict.fromkeys(names)}
         yield inputs
-        if "pixel_values" in inputs:  # classes that take several pictures, or films
+        if "pixel_values" in inputs:  # classes that take several pictures, or videos
             yield {**inputs, "pixel_values": inputs["pixel_values"][:, None]}
 
 

@@ -65,13 +65,13 @@ def chat_body(model: str, prompt: Prompt, max_new_tokens: int) -> Mapping[str, o
     }
 
 
-def chat_part(type: str, value: str, film: str = "") -> dict[str, object]:
+def chat_part(type: str, value: str, video: str = "") -> dict[str, object]:
     """Return a part of a prompt in the words of chat completions.
 
     Args:
         type: `text` or `image`.
         value: The text, or the path of the image's file.
-        film: The film that the image is a frame of, which chat completions have no word for.
+        video: The video that the image is a frame of, which chat completions have no word for.
 
     Raises:
         EvaluatorError: another type.

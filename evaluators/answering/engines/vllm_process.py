@@ -161,7 +161,7 @@ def _messages(prompt: Prompt) -> list[dict[str, object]]:
     return [{"role": "user", "content": [_part(**part) for part in prompt]}]
 
 
-def _part(type: str, value: str, film: str = "") -> dict[str, object]:
+def _part(type: str, value: str, video: str = "") -> dict[str, object]:
     from PIL import Image
 
     if type == "text":

@@ -69,7 +69,7 @@ function strip(part, title) {
   return frames;
 }
 
-function film(part, title) {
+function video(part, title) {
   if (!part.plays) return strip(part, title);
   const video = document.createElement("video");
   Object.assign(video, { controls: true, playsInline: true });
@@ -79,11 +79,11 @@ function film(part, title) {
 }
 
 function parts(all) {
-  const counts = { image: 0, film: 0 };
+  const counts = { image: 0, video: 0 };
   return all.map((part) => {
     if (part.type === "text") return paragraph(part.value);
     const number = ++counts[part.type];
-    return part.type === "film" ? film(part, `Film ${number}`) : picture(part.value, `Picture ${number} of the question`);
+    return part.type === "video" ? video(part, `Video ${number}`) : picture(part.value, `Picture ${number} of the question`);
   });
 }
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evaluators.vlmeval.rule import Rule
-from evaluators.vlmeval.rules.films import FILMS
 from evaluators.vlmeval.rules.judged import JUDGED
 from evaluators.vlmeval.rules.matched import MATCHED
+from evaluators.vlmeval.rules.videos import VIDEOS
 
 __all__ = ["IN_MEMORY", "RULES"]
 
@@ -38,5 +38,5 @@ IN_MEMORY: Mapping[str, tuple[str, ...]] = {
 }
 """Classes by the metric of `evaluators.vlmeval.metrics` that calls what lies below their `evaluate`."""
 
-RULES: Mapping[str, Rule] = {**MATCHED, **FILMS, **JUDGED}
+RULES: Mapping[str, Rule] = {**MATCHED, **VIDEOS, **JUDGED}
 """By VLMEvalKit's class, or by data set where a class reports that one in its own way."""

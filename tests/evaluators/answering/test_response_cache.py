@@ -25,7 +25,7 @@ PROMPTS = [
     [text("Wh"), text("y?")],
     [image("/a/1.png"), text("Why?")],
     [image("/a/2.png"), text("Why?")],
-    [image("/a/1.png", film="walk.mp4"), text("Why?")],
+    [image("/a/1.png", video="walk.mp4"), text("Why?")],
     [text("Why?"), image("/a/1.png")],
     [text("1.png"), text("Why?")],
 ]
@@ -36,10 +36,10 @@ def test_prompts_that_differ_in_anything_have_keys_of_their_own():
     assert len(set(keys)) == len(keys) == 3 * len(PROMPTS)
 
 
-def test_where_a_picture_lies_and_which_film_a_frame_is_of_are_no_part_of_a_key():
+def test_where_a_picture_lies_and_which_video_a_frame_is_of_are_no_part_of_a_key():
     there = [image("/elsewhere/1.png"), text("Why?")]
-    film = [image("/a/1.png", film="run.mp4"), text("Why?")]
-    assert prompt_keys(["a"], [there, film]) == prompt_keys(["a"], [PROMPTS[3], PROMPTS[5]])
+    video = [image("/a/1.png", video="run.mp4"), text("Why?")]
+    assert prompt_keys(["a"], [there, video]) == prompt_keys(["a"], [PROMPTS[3], PROMPTS[5]])
 
 
 def test_only_what_is_lacking_is_asked_and_kept_as_it_comes(tmp_path):

@@ -20,7 +20,7 @@ from PIL import Image
 from evaluators.arena.record import Arena, Member, Question
 from evaluators.arena.task import serving
 from evaluators.arena.votes import read_votes
-from tests.finetune.media.test_images import film
+from tests.finetune.media.test_images import video
 from tests.helpers.arenas import made_arena
 from tests.helpers.chromium import CONTRAST, IN_CHROMIUM, sync_api
 from tests.helpers.threaded_servers import in_thread
@@ -306,10 +306,10 @@ def png(color):
     return data.getvalue()
 
 
-def arena_of_film(path, name, film):
-    """An arena of one question, on a film of two frames."""
-    parts = (("film", name), ("text", "What of 0?"))
-    images = {name: film.read_bytes} if film else {}
+def arena_of_video(path, name, video):
+    """An arena of one question, on a video of two frames."""
+    parts = (("video", name), ("text", "What of 0?"))
+    images = {name: video.read_bytes} if video else {}
     arena = Arena.make(path, [(Question("q0", parts), images, {name: lambda: [png("navy"), png("teal")]})])
     for member in ("alpha", "beta"):
         arena.add(Member(member, f"recipe of {member}", {}, {"q0": f"{member} says 0"}))
@@ -317,22 +317,22 @@ def arena_of_film(path, name, film):
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".webm", "libvpx-vp9"), (".mp4", "libx264")])
-def test_a_film_is_played(open_tab, tmp_path, suffix, codec):
-    arena = arena_of_film(tmp_path / "x.arena", f"{'ab' * 32}-2{suffix}", film(tmp_path / f"a{suffix}", codec))
+def test_a_video_is_played(open_tab, tmp_path, suffix, codec):
+    arena = arena_of_video(tmp_path / "x.arena", f"{'ab' * 32}-2{suffix}", video(tmp_path / f"a{suffix}", codec))
     with served(arena) as server:
         page = open_tab(server.link)
         enter(page, "Ann")
-        video = page.locator("#question video")
-        sync_api.expect(video).to_have_js_property("videoWidth", 64)
-        assert video.evaluate("async (video) => { await video.play(); return video.controls && !video.paused; }")
+        player = page.locator("#question video")
+        sync_api.expect(player).to_have_js_property("videoWidth", 64)
+        assert player.evaluate("async (video) => { await video.play(); return video.controls && !video.paused; }")
         assert page.locator(".strip").count() == 0
         assert page.faults == []
 
 
 @pytest.mark.parametrize("suffix", ["", ".mp4"])
-def test_a_film_that_the_browser_can_not_play_is_a_strip_of_its_frames(open_tab, tmp_path, suffix):
-    unplayable = film(tmp_path / "a.mp4", "mpeg4") if suffix else None
-    arena = arena_of_film(tmp_path / "x.arena", f"{'ab' * 32}-2{suffix}", unplayable)
+def test_a_video_that_the_browser_can_not_play_is_a_strip_of_its_frames(open_tab, tmp_path, suffix):
+    unplayable = video(tmp_path / "a.mp4", "mpeg4") if suffix else None
+    arena = arena_of_video(tmp_path / "x.arena", f"{'ab' * 32}-2{suffix}", unplayable)
     with served(arena) as server:
         page = open_tab(server.link, viewport={"width": 375, "height": 700})
         enter(page, "Ann")

@@ -340,10 +340,10 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("ChartCap", "a BERT model among them, are fetched from the Hub"),
         ("SIUO", "SIUO: not judged here: it is two data sets together: name SIUO_GEN and SIUO_MCQ"),
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
-        ("MVBench_8frame", "it shows parts of films, .* MVBench_MP4 asks the same of whole films"),
+        ("MVBench_8frame", "it shows parts of videos, .* MVBench_MP4 asks the same of whole videos"),
         ("VideoMMMU", "reads what it found in open answers back as texts"),
         ("MVTamperBench", "reads its table back from an Excel file"),
-        ("Video-MME_1fps", "films are shown here as a number of frames, and by no other setting"),
+        ("Video-MME_1fps", "videos are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
         ("MOAT", "shuffles the options of a question at random"),
@@ -618,11 +618,11 @@ def test_all_names_are_listed_without_importing_most_classes(monkeypatch):
 
 def test_the_page_counts_the_classes_that_are_judged():
     page = " ".join((Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text("utf-8").split())
-    images, films = ([owner.name for owner in classes_in(table)] for table in TABLES[:2])
-    judged = [sum(name not in REFUSED for name in names) for names in (images, films)]
+    images, videos = ([owner.name for owner in classes_in(table)] for table in TABLES[:2])
+    judged = [sum(name not in REFUSED for name in names) for names in (images, videos)]
     assert (
         f"Of the {len(images)} classes of images that VLMEvalKit 0.0.20 has, {judged[0]} are judged here, and of its "
-        f"{len(films)} classes of films {judged[1]}."
+        f"{len(videos)} classes of videos {judged[1]}."
     ) in page
 
 

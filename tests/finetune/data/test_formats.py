@@ -670,7 +670,7 @@ def test_images_that_no_text_places_stand_before_the_first_question(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("films", "question", "kinds"),
+    ("videos", "question", "kinds"),
     [
         ({"video": "a.mp4"}, "What?", [24]),
         ({"video": ["0.png", "1.png"], "image": "a.png"}, "What?", [None, 24]),
@@ -678,13 +678,13 @@ def test_images_that_no_text_places_stand_before_the_first_question(tmp_path):
         ({"videos": ["a.mp4"], "images": ["a.png"]}, "After <video> comes?", [None, 24]),
     ],
 )
-def test_films_of_flat_rows_stand_where_the_text_says_or_before_it(tmp_path, films, question, kinds):
-    sample = read({"query": question, "response": "red", **films}, tmp_path)
+def test_videos_of_flat_rows_stand_where_the_text_says_or_before_it(tmp_path, videos, question, kinds):
+    sample = read({"query": question, "response": "red", **videos}, tmp_path)
     assert [picture.frames for picture in sample["images"]] == kinds
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), "", "None", []])
-def test_a_flat_row_s_image_or_film_that_is_none_is_none(tmp_path, nothing):
+def test_a_flat_row_s_image_or_video_that_is_none_is_none(tmp_path, nothing):
     for name in ("image", "video", "images", "videos"):
         sample = read({"query": "What?", "response": "red", name: nothing}, tmp_path)
         assert (sample["images"], texts_of(sample)) == ([], ["What?", "red"])

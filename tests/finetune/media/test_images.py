@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from finetune.media.images import MAX_PIXELS, as_rgb, film_seconds, frames_of, open_picture
+from finetune.media.images import MAX_PIXELS, as_rgb, frames_of, open_picture, video_seconds
 from soup.errors import FinetuneError
 
 
@@ -339,12 +339,12 @@ COLOURS = [(8 * i, 255 - 8 * i, 0) for i in range(30)]
 CHOSEN = [3, 9, 15, 21, 27]  # the middles of five stretches of six
 
 
-def film_frames(size=(32, 16)):
+def video_frames(size=(32, 16)):
     return [Image.new("RGB", size, colour) for colour in COLOURS]
 
 
 def animated(form):
-    frames = film_frames()
+    frames = video_frames()
     options = {"lossless": True} if form == "WEBP" else {}
     return encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=50, **options)
 
@@ -373,19 +373,19 @@ def test_a_still_picture_is_a_video_of_one_frame():
 
 
 def test_frames_in_a_directory_go_by_their_numbers(tmp_path):
-    for i, frame in enumerate(film_frames()):
+    for i, frame in enumerate(video_frames()):
         frame.save(tmp_path / f"frame{i}.png")  # frame10 would come before frame9 by letters
     (tmp_path / "about.json").write_text("{}")
     (tmp_path / ".frame5.png").write_text("left by an editor")
-    assert all(same(frame, film_frames()[i]) for frame, i in zip(frames_of(tmp_path, 5), CHOSEN, strict=True))
+    assert all(same(frame, video_frames()[i]) for frame, i in zip(frames_of(tmp_path, 5), CHOSEN, strict=True))
     assert len(frames_of(tmp_path, 30)) == 30
 
 
 def test_frames_may_be_a_list_of_sources(tmp_path):
     gradient().save(tmp_path / "a.png")
-    frames = frames_of([tmp_path / "a.png", encoded(film_frames()[4], "PNG")], 24)
+    frames = frames_of([tmp_path / "a.png", encoded(video_frames()[4], "PNG")], 24)
     assert same(frames[0], gradient())
-    assert same(frames[1], film_frames()[4])
+    assert same(frames[1], video_frames()[4])
     with pytest.raises(FinetuneError, match="clip 3, frame 2: not a picture"):
         frames_of([tmp_path / "a.png", b"no"], 24, name="clip 3")
 
@@ -396,78 +396,78 @@ def test_a_video_without_frames_is_told(tmp_path):
             frames_of(nothing, 24)
 
 
-def test_without_pyav_a_film_is_an_error_with_the_line_that_installs_it(monkeypatch):
+def test_without_pyav_a_video_is_an_error_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(FinetuneError, match=r'pip install "vlm-soup\[video\]"'):
         frames_of(b"\0\0\0\x20ftypisom", 24)
 
 
-def film(path, codec="libx264", **options):
-    """A film of 30 frames, 10 a second."""
+def video(path, codec="libx264", **options):
+    """A video of 30 frames, 10 a second."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for frame in film_frames((64, 48)):
+        for frame in video_frames((64, 48)):
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
     return path
 
 
-FILMS = [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4"), ("a.mkv", "libx264")]
+VIDEOS = [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4"), ("a.mkv", "libx264")]
 
 
-@pytest.mark.parametrize(("name", "codec"), FILMS)
-def test_frames_of_a_film_are_uniformly_sampled(name, codec, tmp_path):
-    path = film(tmp_path / name, codec)
+@pytest.mark.parametrize(("name", "codec"), VIDEOS)
+def test_frames_of_a_video_are_uniformly_sampled(name, codec, tmp_path):
+    path = video(tmp_path / name, codec)
     for source in (path, path.read_bytes()):
         frames = frames_of(source, 5)
         assert all(near(frame, COLOURS[i]) for frame, i in zip(frames, CHOSEN, strict=True))
         assert [frame.size for frame in frames_of(source, 100)] == [(64, 48)] * 30
 
 
-@pytest.mark.parametrize(("name", "codec"), FILMS)
-def test_a_film_lasts_as_long_as_its_frames_by_their_rate(name, codec, tmp_path):
-    path = film(tmp_path / name, codec)
+@pytest.mark.parametrize(("name", "codec"), VIDEOS)
+def test_a_video_lasts_as_long_as_its_frames_by_their_rate(name, codec, tmp_path):
+    path = video(tmp_path / name, codec)
     for source in (path, path.read_bytes()):
-        assert film_seconds(source) == pytest.approx(3.0, abs=0.01)
+        assert video_seconds(source) == pytest.approx(3.0, abs=0.01)
 
 
-def test_a_film_of_pictures_lasts_as_long_as_each_is_shown(tmp_path):
-    first, *others = film_frames((64, 48))
+def test_a_video_of_pictures_lasts_as_long_as_each_is_shown(tmp_path):
+    first, *others = video_frames((64, 48))
     first.save(tmp_path / "a.gif", save_all=True, append_images=others, duration=40)
-    assert film_seconds(tmp_path / "a.gif") == pytest.approx(30 * 0.04)
+    assert video_seconds(tmp_path / "a.gif") == pytest.approx(30 * 0.04)
     first.save(tmp_path / "a.png")
-    assert film_seconds(tmp_path / "a.png") == 0
+    assert video_seconds(tmp_path / "a.png") == 0
 
 
-@pytest.mark.parametrize(("name", "codec"), FILMS)
-def test_a_film_that_is_cut_off_is_told(name, codec, tmp_path):
-    content = film(tmp_path / name, codec, **({"movflags": "faststart"} if name == "a.mp4" else {})).read_bytes()
+@pytest.mark.parametrize(("name", "codec"), VIDEOS)
+def test_a_video_that_is_cut_off_is_told(name, codec, tmp_path):
+    content = video(tmp_path / name, codec, **({"movflags": "faststart"} if name == "a.mp4" else {})).read_bytes()
     for part in (0.3, 0.6):
         with pytest.raises(FinetuneError, match=r"cut off|neither a picture nor a video"):
             frames_of(content[: int(len(content) * part)], 5)
 
 
-def test_a_film_that_lacks_its_last_frames_is_told(tmp_path):
-    content = film(tmp_path / "a.avi", "mpeg4").read_bytes()
+def test_a_video_that_lacks_its_last_frames_is_told(tmp_path):
+    content = video(tmp_path / "a.avi", "mpeg4").read_bytes()
     with pytest.raises(FinetuneError, match=r"cut off: 2\d of 30 frames"):
         frames_of(content[: int(len(content) * 0.9)], 5)
 
 
-def test_a_film_turned_sideways_by_its_phone_is_seen_upright(tmp_path):
-    content = bytearray(film(tmp_path / "a.mp4").read_bytes())
+def test_a_video_turned_sideways_by_its_phone_is_seen_upright(tmp_path):
+    content = bytearray(video(tmp_path / "a.mp4").read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
     content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
     assert [frame.size for frame in frames_of(bytes(content), 2)] == [(48, 64)] * 2
 
 
-def test_the_size_of_a_film_is_limited_as_that_of_a_picture(tmp_path):
+def test_the_size_of_a_video_is_limited_as_that_of_a_picture(tmp_path):
     with pytest.raises(FinetuneError, match="64 x 48 is 3,072 pixels"):
-        frames_of(film(tmp_path / "a.mp4"), 5, max_pixels=3000)
+        frames_of(video(tmp_path / "a.mp4"), 5, max_pixels=3000)
 
 
-def test_a_text_is_no_film(tmp_path):
+def test_a_text_is_no_video(tmp_path):
     pytest.importorskip("av")
     (tmp_path / "notes.txt").write_text("words\n" * 100)
     with pytest.raises(FinetuneError, match=r"notes.txt: (neither a picture nor a video|a file without pictures)"):

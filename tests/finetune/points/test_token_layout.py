@@ -219,10 +219,10 @@ def test_a_soup_of_such_models_is_their_mean_and_answers(base, tmp_path):
     assert soup.generate(**batch, max_new_tokens=2, do_sample=False).shape[1] == batch["input_ids"].shape[1] + 2
 
 
-def test_a_film_has_its_frames_and_no_grid(loaded):
+def test_a_video_has_its_frames_and_no_grid(loaded):
     _, processor = loaded
-    film = Video([noise(150, 60, 3), noise(60, 150, 4)])
-    batch = processor(images=[film, PICTURES[0]], text=[prompt_of(2)], return_tensors="pt")
+    video = Video([noise(150, 60, 3), noise(60, 150, 4)])
+    batch = processor(images=[video, PICTURES[0]], text=[prompt_of(2)], return_tensors="pt")
     assert batch["kept_tokens"][:48].tolist() == list(range(48)), "two frames, and the overview of the picture"
     assert (batch["input_ids"] == processor.image_token_id).sum() == len(batch["kept_tokens"])
 

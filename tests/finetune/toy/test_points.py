@@ -25,7 +25,7 @@ def work(tmp_path):
     for file in sorted((SCRIPT.parent / "points").glob("*.yaml")):
         settings = yaml.safe_load(file.read_text()) | {"steps": 3, "epochs": None, "global_batch_size": 8}
         if "added" in settings:
-            settings["added"] = {name: settings["added"][name] for name in ("points", "films", "count")}
+            settings["added"] = {name: settings["added"][name] for name in ("points", "videos", "count")}
         else:
             settings |= {"steps": 40}
         (tmp_path / file.name).write_text(yaml.safe_dump(settings, sort_keys=False))

@@ -185,26 +185,26 @@ def colors_of(frames):
     return [color_of(frame, ink(frame)) for frame in frames]
 
 
-def test_the_color_that_comes_first_or_last_is_read_off_the_frames_of_the_film(road):
-    films = rows_of(road, "data/films")
-    for row in films:
-        colors = colors_of(frames_of(road / "data/films" / row["video"], 99))
+def test_the_color_that_comes_first_or_last_is_read_off_the_frames_of_the_video(road):
+    videos = rows_of(road, "data/videos")
+    for row in videos:
+        colors = colors_of(frames_of(road / "data/videos" / row["video"], 99))
         question, answer = (turn["value"] for turn in row["conversations"])
         assert answer == colors[0 if "comes first" in question else -1]
         assert set(re.findall(r"Caption [AB]: (\w+)", question)) == set(colors)
         assert len(set(colors)) == 2
-        eight = colors_of(frames_of(road / "data/films" / row["video"], 8))
+        eight = colors_of(frames_of(road / "data/videos" / row["video"], 8))
         assert min(Counter(eight).values()) >= 2
-    assert len(films) == 20
+    assert len(videos) == 20
 
 
 @pytest.mark.parametrize("end", ["first", "last"])
 def test_neither_the_frames_without_order_nor_the_options_tell_the_answer(end):
-    films = [scene for scene in scenes("film", 500) if f"comes {end}?" in scene.questions["film"].text]
-    assert len(films) > 200
+    videos = [scene for scene in scenes("video", 500) if f"comes {end}?" in scene.questions["video"].text]
+    assert len(videos) > 200
     is_option_a, is_earlier_word, is_longer = [], [], []
-    for scene in films:
-        text, answer = scene.questions["film"].text, scene.questions["film"].answer
+    for scene in videos:
+        text, answer = scene.questions["video"].text, scene.questions["video"].answer
         [other] = set(re.findall(r"Caption [AB]: (\w+)", text)) - {answer}
         counts = Counter(colors_of(scene.images))
         is_option_a.append(f"Caption A: {answer}" in text)
@@ -262,19 +262,19 @@ def right_answers(road, name):
     return [by_picture[open_picture(question.image).tobytes()] for question in QuestionFile(road / name).questions]
 
 
-def test_films_are_asked_about_and_scored_by_vlmevalkit(road, monkeypatch, tmp_path):
+def test_videos_are_asked_about_and_scored_by_vlmevalkit(road, monkeypatch, tmp_path):
     monkeypatch.setenv("LMUData", str(road / "LMUData"))
-    benchmark = known_benchmark(Benchmark("films", "vlmeval", "TempCompass_MCQ_8frame"))
-    films = open_data_set(benchmark, data_file(benchmark), ImageFiles())
-    rows = films.data.to_dict("records")
-    texts = ["".join(p["value"] for p in films.build_prompt(row) if p["type"] == "text") for row in rows]
-    trained = {without_names(row["conversations"][0]["value"]) for row in rows_of(road, "data/films")}
+    benchmark = known_benchmark(Benchmark("videos", "vlmeval", "TempCompass_MCQ_8frame"))
+    videos = open_data_set(benchmark, data_file(benchmark), ImageFiles())
+    rows = videos.data.to_dict("records")
+    texts = ["".join(p["value"] for p in videos.build_prompt(row) if p["type"] == "text") for row in rows]
+    trained = {without_names(row["conversations"][0]["value"]) for row in rows_of(road, "data/videos")}
     assert {without_names(f"<video>\n{text}") for text in texts} <= trained
     shown = [colors_of(frames_of(road / "LMUData/TempCompass_MCQ/videos" / f"{row['video']}.gif", 99)) for row in rows]
     right = [colors[-("last" in row["question"])] for row, colors in zip(rows, shown, strict=True)]
     wrong = [re.search(rf"Caption [AB]: (?!{word}\b)(\w+)", text)[1] for word, text in zip(right, texts, strict=True)]
-    assert score(benchmark, films, right, tmp_path / "right", None).value == 100
-    assert score(benchmark, films, wrong, tmp_path / "wrong", None).value == 0
+    assert score(benchmark, videos, right, tmp_path / "right", None).value == 100
+    assert score(benchmark, videos, wrong, tmp_path / "wrong", None).value == 0
 
 
 def test_interfaces_are_asked_for_as_screenspot_is():
@@ -322,4 +322,4 @@ def test_the_same_seed_makes_the_same_files_and_another_others(road, tmp_path):
     files = [path.relative_to(first) for path in sorted(first.rglob("*")) if path.is_file()]
     assert len(files) > 40
     assert all((first / file).read_bytes() == (again / file).read_bytes() for file in files)
-    assert (first / "data/films/data.json").read_bytes() != (other / "data/films/data.json").read_bytes()
+    assert (first / "data/videos/data.json").read_bytes() != (other / "data/videos/data.json").read_bytes()

@@ -97,7 +97,7 @@ def test_the_check_finds_the_rows_that_a_job_would_stop_at(checkpoint, many, kin
     assert report.notes == (f"{many.path}: 2 of 10 rows repeat an earlier one",)
 
 
-def test_a_film_is_a_bad_row_of_every_family_but_points(checkpoint, tmp_path):
+def test_a_video_is_a_bad_row_of_every_family_but_points(checkpoint, tmp_path):
     noise(tmp_path / "a.jpg", (48, 32), seed=1)
     row = {"video": ["a.jpg", "a.jpg"], "conversations": turns("<video>Which?", "a")}
     (tmp_path / "data.json").write_text(json.dumps([row]))

@@ -277,7 +277,7 @@ def test_the_prompt_that_gets_no_answer_is_told(server, tmp_path):
     images = [str(tmp_path / f"{index}.png") for index in range(3)]
     for image in images:
         (tmp_path / image).write_bytes(base64.b64decode(png(7)))
-    shown = [{"type": "image", "value": image, "film": "walk.mp4"} for image in images]
+    shown = [{"type": "image", "value": image, "video": "walk.mp4"} for image in images]
     prompt = [*shown, {"type": "text", "value": "What is it? " * 20}]
     server.plays = lambda prompt, _: (400, "too long") if len(prompt) > 1 else "yes"
     words = re.escape(

@@ -1,4 +1,4 @@
-"""Toy tables of VLMEvalKit's data sets of films, in the columns of its own tables, and films for them."""
+"""Toy tables of VLMEvalKit's data sets of videos, in the columns of its own tables, and videos for them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ FAILURE = "Failed to obtain answer via API."
 
 
 @dataclass(frozen=True)
-class ToyFilms:
-    """A toy data set of films, and how the test reads VLMEvalKit's result for it as a percentage."""
+class ToyVideos:
+    """A toy data set of videos, and how the test reads VLMEvalKit's result for it as a percentage."""
 
     rows: Callable[[], Rows]
     total: Callable[[Any], float]
     right: Callable[[dict[str, Any]], str] = lambda row: str(row["answer"])
-    files: Sequence[str] = ("film0", "film1", "film2")
+    files: Sequence[str] = ("video0", "video1", "video2")
     right_there: Sequence[str] = ()  # answers that VLMEvalKit alone takes for right ones
 
 
 def gif(path, frames):
-    """A film whose frame i has the red i, so that a frame tells which it is."""
+    """A video whose frame i has the red i, so that a frame tells which it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stills = [Image.new("RGB", (16, 8), (i, 9, 9)) for i in range(frames)]
     stills[0].save(path, save_all=True, append_images=stills[1:], duration=40)
 
 
-def film_rows(count=24, **columns):
+def video_rows(count=24, **columns):
     return [
         {
             "index": index,
-            "video": f"film{index % 3}",
-            "video_path": f"./videos/film{index % 3}.mp4",
+            "video": f"video{index % 3}",
+            "video_path": f"./videos/video{index % 3}.mp4",
             "question": f"<{index}> What happens?",
             "answer": LETTERS[index % 4],
             **{name: value(index) for name, value in columns.items()},
@@ -68,11 +68,11 @@ KINDS_OF_SPACE = [
     "room_size_estimation",
 ]
 
-TOY_FILMS: dict[str, ToyFilms] = {
-    "MVBench_MP4": ToyFilms(
-        lambda: film_rows(
+TOY_VIDEOS: dict[str, ToyVideos] = {
+    "MVBench_MP4": ToyVideos(
+        lambda: video_rows(
             prefix=lambda i: "videos/",
-            video=lambda i: f"film{i % 3}.mp4",
+            video=lambda i: f"video{i % 3}.mp4",
             candidates=lambda i: repr(options(i)),
             answer=lambda i: options(i)[i % 4],
             task_type=lambda i: ["Action Antonym", "Moving Count"][i % 2],
@@ -81,8 +81,8 @@ TOY_FILMS: dict[str, ToyFilms] = {
         right=lambda row: f"({LETTERS[row['index'] % 4]}) {row['answer']}",
         right_there=(FAILURE,),
     ),
-    "WorldSense": ToyFilms(
-        lambda: film_rows(
+    "WorldSense": ToyVideos(
+        lambda: video_rows(
             candidates=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
             duration=of_table("worldsense", "DURATIONS"),
             domain=of_table("worldsense", "DOMAINS"),
@@ -93,24 +93,24 @@ TOY_FILMS: dict[str, ToyFilms] = {
         ),
         lambda result: 100 * float(result["overall"]["overall"]),
     ),
-    "Video_Holmes": ToyFilms(
-        lambda: film_rows(
+    "Video_Holmes": ToyVideos(
+        lambda: video_rows(
             candidates=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
             question_type=lambda i: ["SR", "IMC"][i % 2],
         ),
         lambda result: 100 * result["total"]["acc"],
         right=lambda row: f"<think>So.</think> <answer>{row['answer']}</answer>",
     ),
-    "Video-TT": ToyFilms(
-        lambda: film_rows(
+    "Video-TT": ToyVideos(
+        lambda: video_rows(
             36,
             question_prompt=lambda i: "\n".join(f"{letter}. x{i}" for letter in LETTERS),
             capability=of_table("videott", "DOMAINS"),
         ),
         lambda result: result["overall"]["score"],
     ),
-    "VSI-Bench": ToyFilms(
-        lambda: film_rows(
+    "VSI-Bench": ToyVideos(
+        lambda: video_rows(
             40,
             question_type=lambda i: KINDS_OF_SPACE[i % 10 if i < 30 else i % 3],
             candidates=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
@@ -119,9 +119,9 @@ TOY_FILMS: dict[str, ToyFilms] = {
         lambda result: result["overall"],
     ),
     **{
-        name: ToyFilms(
-            lambda: film_rows(
-                video=lambda i: f"film{i % 3}.mp4",
+        name: ToyVideos(
+            lambda: video_rows(
+                video=lambda i: f"video{i % 3}.mp4",
                 options=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
                 candidates=lambda i: repr([f"x{i}", "y", "z", "none"]),
                 question_type=lambda i: "vsr",
@@ -139,34 +139,34 @@ TOY_FILMS: dict[str, ToyFilms] = {
             ("SiteBenchVideo", "overall_accuracy"),
         )
     },
-    "VsiSuperCount_10mins": ToyFilms(
-        lambda: film_rows(
-            video=lambda i: f"film{i % 3}.mp4",
+    "VsiSuperCount_10mins": ToyVideos(
+        lambda: video_rows(
+            video=lambda i: f"video{i % 3}.mp4",
             question_type=lambda i: ["10mins", "10mins_loop"][i % 5 == 0],
             answer=lambda i: str(1 + i / 4),
         ),
         lambda result: result["overall"],
     ),
-    "MLVU_MCQ": ToyFilms(
-        lambda: film_rows(
+    "MLVU_MCQ": ToyVideos(
+        lambda: video_rows(
             answer=lambda i: options(i)[i % 4],
             candidates=lambda i: repr(options(i)),
             prefix=lambda i: "./videos",
-            video=lambda i: f"film{i % 3}.mp4",
+            video=lambda i: f"video{i % 3}.mp4",
             task_type=lambda i: ["plotQA", "ego"][i % 2],
         ),
         counted,
         right=lambda row: f"({LETTERS[row['index'] % 4]}) {row['answer']}",
     ),
-    "QBench_Video_MCQ": ToyFilms(
-        lambda: film_rows(
+    "QBench_Video_MCQ": ToyVideos(
+        lambda: video_rows(
             answer=lambda i: f"{LETTERS[i % 4]}. thing {i}",
             dimensions=lambda i: repr([["Technical", "Temporal"][i % 2], "x"]),
         ),
         counted,
     ),
-    "Video-MME-v2": ToyFilms(
-        lambda: film_rows(
+    "Video-MME-v2": ToyVideos(
+        lambda: video_rows(
             48,
             video=lambda i: i // 4 % 3,
             video_path=lambda i: f"./video/{i // 4 % 3:03}.mp4",
@@ -181,36 +181,36 @@ TOY_FILMS: dict[str, ToyFilms] = {
         lambda result: result["final_rating"]["total"],
         files=[f"{number:03}" for number in range(3)],
     ),
-    "MVU-Eval": ToyFilms(
+    "MVU-Eval": ToyVideos(
         lambda: [
             {
                 "index": row["index"],
-                "video_paths": ";".join(f"film{(row['index'] + k) % 3}.mp4" for k in range(1 + row["index"] % 3)),
+                "video_paths": ";".join(f"video{(row['index'] + k) % 3}.mp4" for k in range(1 + row["index"] % 3)),
                 "question": row["question"],
                 "options": json.dumps([f"{letter}. x{row['index']}" for letter in LETTERS]),
                 "ground_truth": row["answer"],
                 "task": ["Counting", "OR"][row["index"] % 2],
             }
-            for row in film_rows()
+            for row in video_rows()
         ],
         lambda result: 100 * float(result["Overall"]["Accuracy"]),
         right=lambda row: f"Answer: {row['ground_truth']}",
     ),
-    "MovieChat1k": ToyFilms(
-        lambda: film_rows(answer=lambda i: f"because {i}", mode=lambda i: ["global", "breakpoint"][i % 2]),
+    "MovieChat1k": ToyVideos(
+        lambda: video_rows(answer=lambda i: f"because {i}", mode=lambda i: ["global", "breakpoint"][i % 2]),
         lambda result: 100 * float(result["coarse_accuracy"]["overall"]),
     ),
-    "QBench_Video_VQA": ToyFilms(
-        lambda: film_rows(
+    "QBench_Video_VQA": ToyVideos(
+        lambda: video_rows(
             answer=lambda i: f"because {i}", dimensions=lambda i: repr([["Technical", "Temporal"][i % 2], "x"])
         ),
         lambda result: counted(result) / 2,
     ),
-    "MLVU_OpenEnded": ToyFilms(
-        lambda: film_rows(
+    "MLVU_OpenEnded": ToyVideos(
+        lambda: video_rows(
             answer=lambda i: f"because {i}",
             prefix=lambda i: "./videos",
-            video=lambda i: f"film{i % 3}.mp4",
+            video=lambda i: f"video{i % 3}.mp4",
             task_type=lambda i: ["sub_scene", "summary"][i % 2],
             scoring_points=lambda i: f"because {i}",
         ),
@@ -219,7 +219,7 @@ TOY_FILMS: dict[str, ToyFilms] = {
 }
 
 
-def grade_of_films(prompt):
+def grade_of_videos(prompt):
     """What a judge says of a summary, or of an answer's points, in the form that MLVU expects."""
     if "'pred' and 'score'" in prompt:
         return f"{{'pred': '{['yes', 'no'][len(prompt) % 2]}', 'score': {len(prompt) % 6}}}"

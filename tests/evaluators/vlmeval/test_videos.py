@@ -1,4 +1,4 @@
-"""VLMEvalKit's data sets of films: frames of a folder's films, its own prompts and its own score."""
+"""VLMEvalKit's data sets of videos: frames of a folder's videos, its own prompts and its own score."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from PIL import Image
 from evaluators.answering.prompts import Prompter
 from evaluators.vlmeval.catalog import known_benchmark
 from evaluators.vlmeval.data_sets import data_file, open_data_set
-from evaluators.vlmeval.films import FilmFolder, vlmeval_frame_indices
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.scoring import plain_part
+from evaluators.vlmeval.videos import VideoFolder, vlmeval_frame_indices
 from finetune.points.tiny import tiny_processor
 from finetune.points.video import Video
 from soup.errors import EvaluatorError
@@ -27,8 +27,8 @@ from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
 from tests.evaluators.vlmeval.test_data_sets import StandIn
 from tests.helpers.scripted_models import JudgeServer, scripted
-from tests.helpers.toy_films import FAILURE, TOY_FILMS, gif, grade_of_films
 from tests.helpers.toy_test_sets import BITS, write_tsv
+from tests.helpers.toy_videos import FAILURE, TOY_VIDEOS, gif, grade_of_videos
 
 # It answers what answers.json says of the question's marker, and writes down the red of each frame that it is shown.
 WATCHER = """
@@ -74,13 +74,13 @@ def mp4(path, frames):
 
 
 def temp_compass(tmp_path):
-    """Multiple choice about films, in the columns that VLMEvalKit's own table has."""
+    """Multiple choice about videos, in the columns that VLMEvalKit's own table has."""
     rows = [
         {
             "task_type": ["multi-choice", "caption_matching"][index % 2],
             "prefix": "./videos",
             "suffix": ".mp4",
-            "video": f"film{index % 3}",
+            "video": f"video{index % 3}",
             "question": f"<{index}> What happens?",
             "answer": f"{'AB'[index % 2]}. thing {index}" if index % 2 == 0 else f"Caption B: thing {index}",
             "dim": ["action", "speed"][index // 2 % 2],
@@ -91,13 +91,13 @@ def temp_compass(tmp_path):
     ]
     folder = tmp_path / "LMUData" / "TempCompass_MCQ"
     for number in range(3):
-        gif(folder / "videos" / f"film{number}.gif", 20 + number)
+        gif(folder / "videos" / f"video{number}.gif", 20 + number)
     write_tsv(folder / "TempCompass_MCQ.tsv", rows)
     return rows
 
 
 def mmbench_video(tmp_path):
-    """Open questions about films."""
+    """Open questions about videos."""
     rows = [
         {
             "index": index,
@@ -146,7 +146,7 @@ def evaluate_plainly(name, rows, answers, directory, monkeypatch, **judge):
         file = write_tsv(
             directory / "m.tsv", [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)]
         )
-        data_set = object.__new__(entry.data_set_class())  # without its way to the films
+        data_set = object.__new__(entry.data_set_class())  # without its way to the videos
         data_set.data, data_set.duration, data_set.dataset_name = pandas.DataFrame(rows), "", name
         return data_set.evaluate(str(file), **judge)
 
@@ -160,7 +160,7 @@ class StandInOfGrades(StandIn):
         return grade(prompt)
 
 
-def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_path, monkeypatch):
+def test_multiple_choice_about_videos_is_scored_as_vlmeval_does(settings, tmp_path, monkeypatch):
     rows = temp_compass(tmp_path)
     given = [
         "A",
@@ -185,31 +185,31 @@ def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_pat
     assert score.value == pytest.approx(100 * hits / count)
 
 
-def put_films(tmp_path, name):
-    toy = TOY_FILMS[name]
+def put_videos(tmp_path, name):
+    toy = TOY_VIDEOS[name]
     rows = toy.rows()
-    for number, film in enumerate(toy.files):
-        gif(tmp_path / "LMUData" / name / "videos" / f"{film}.gif", 20 + number)
+    for number, video in enumerate(toy.files):
+        gif(tmp_path / "LMUData" / name / "videos" / f"{video}.gif", 20 + number)
     write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
     return rows
 
 
 @pytest.mark.parametrize("kind", ["all right", "half right"])
-@pytest.mark.parametrize("name", TOY_FILMS)
-def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
-    toy, chance = TOY_FILMS[name], random.Random(name)
-    rows = put_films(tmp_path, name)
+@pytest.mark.parametrize("name", TOY_VIDEOS)
+def test_videos_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
+    toy, chance = TOY_VIDEOS[name], random.Random(name)
+    rows = put_videos(tmp_path, name)
     given = [toy.right(row) for row in rows]
     if kind == "half right":
         bits = [bit for bit in BITS if bit not in toy.right_there]
         given = [text if chance.random() < 0.5 else chance.choice([*bits, chance.choice(given)]) for text in given]
     answers = {str(row["index"]): text for row, text in zip(rows, given, strict=True)}
-    with JudgeServer(lambda prompt, temperature: grade_of_films(prompt)) as server:
+    with JudgeServer(lambda prompt, temperature: grade_of_videos(prompt)) as server:
         judged = replace(settings, judge_url=server.url, judge_model="a-judge")
         score = VLMEval(judged).evaluate(scripted(tmp_path, answers), of(name))
     judge = "a-judge" if known_benchmark(of(name)).needs_judge else "exact_matching"
     judge = "chatgpt-0125" if name == "MovieChat1k" else judge  # the one name that it takes
-    monkeypatch.setattr(StandInOfGrades, "generate", lambda self, prompt, **_: grade_of_films(prompt))
+    monkeypatch.setattr(StandInOfGrades, "generate", lambda self, prompt, **_: grade_of_videos(prompt))
     theirs = toy.total(evaluate_plainly(name, rows, answers, tmp_path / "o", monkeypatch, model=judge))
     assert score.value == pytest.approx(theirs, abs=0.51 if name == "MovieChat1k" else 0.051)  # they round
     assert score.n == len(rows) // (4 if name == "Video-MME-v2" else 1)  # of which four are one question
@@ -218,7 +218,7 @@ def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tm
         assert score.value == 100
 
 
-def test_the_halves_of_a_split_of_films_are_the_whole(settings, tmp_path):
+def test_the_halves_of_a_split_of_videos_are_the_whole(settings, tmp_path):
     rows = temp_compass(tmp_path)
     answers = {str(row["index"]): "A" if row["index"] % 4 else "Caption B: x" for row in rows}
     candidate = scripted(tmp_path, answers)
@@ -229,7 +229,7 @@ def test_the_halves_of_a_split_of_films_are_the_whole(settings, tmp_path):
     assert scores[0].questions | scores[1].questions == whole.questions
 
 
-def test_open_questions_about_films_are_graded_as_vlmeval_does(settings, tmp_path, monkeypatch):
+def test_open_questions_about_videos_are_graded_as_vlmeval_does(settings, tmp_path, monkeypatch):
     rows = mmbench_video(tmp_path)
     answers = {str(row["index"]): f"it is {row['index'] ** 2}" for row in rows}
     with JudgeServer(grade) as server:
@@ -260,17 +260,17 @@ def test_the_frames_are_those_that_vlmeval_shows(settings, tmp_path):
 @pytest.mark.parametrize(
     "name", ["VSI-Bench_16frame", "VsiSuperCount_10mins_16frame", "DSRBench_30frame", "STI-Bench_30frame"]
 )
-def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, settings, tmp_path):
+def test_some_classes_show_a_video_from_its_first_frame_to_its_last(name, settings, tmp_path):
     data_set, count = known_benchmark(of(name)).data_set, known_benchmark(of(name)).frames
-    rows = put_films(tmp_path, data_set)
+    rows = put_videos(tmp_path, data_set)
     VLMEval(settings).evaluate(scripted(tmp_path, {str(row["index"]): "A" for row in rows}), of(name))
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: numpy.linspace(0, F - 1, N, dtype=int).
     assert seen == {tuple(int(i * (total - 1) / (count - 1)) for i in range(count)) for total in (20, 21, 22)}
 
 
-def test_mvbench_shows_the_middles_of_a_film_s_parts(settings, tmp_path):
-    rows = put_films(tmp_path, "MVBench_MP4")
+def test_mvbench_shows_the_middles_of_a_video_s_parts(settings, tmp_path):
+    rows = put_videos(tmp_path, "MVBench_MP4")
     answers = {str(row["index"]): FAILURE for row in rows}
     score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("MVBench_MP4_8frame"))
     assert score.value == 0  # VLMEvalKit marks a failure by -1, and counts that as right
@@ -279,22 +279,22 @@ def test_mvbench_shows_the_middles_of_a_film_s_parts(settings, tmp_path):
     assert seen == {tuple(int(s / 2 + round(i * s)) for i in range(8)) for s in (19 / 8, 20 / 8, 21 / 8)}
 
 
-def test_films_of_one_name_are_told_apart_by_their_folders_or_else_refused(settings, tmp_path):
-    folder, (row, *_) = tmp_path / "LMUData" / "MVBench_MP4", TOY_FILMS["MVBench_MP4"].rows()
+def test_videos_of_one_name_are_told_apart_by_their_folders_or_else_refused(settings, tmp_path):
+    folder, (row, *_) = tmp_path / "LMUData" / "MVBench_MP4", TOY_VIDEOS["MVBench_MP4"].rows()
     rows = [{**row, "index": i, "question": f"<{i}> ?", "prefix": f"./videos/{i}/"} for i in range(2)]
     for number in range(2):
-        gif(folder / "videos" / str(number) / "film0.gif", 9 + 9 * number)
+        gif(folder / "videos" / str(number) / "video0.gif", 9 + 9 * number)
     write_tsv(folder / "MVBench_MP4.tsv", rows)
     VLMEval(settings).evaluate(scripted(tmp_path, {"0": "A", "1": "A"}), of("MVBench_MP4"))
     seen = [json.loads(line) for line in (tmp_path / "model.seen").read_text().splitlines()]
     assert sorted(max(reds) for reds in seen) == [7, 16]
     write_tsv(folder / "MVBench_MP4.tsv", [{**row, "prefix": "elsewhere"}])
-    with pytest.raises(EvaluatorError, match=r"'film0.mp4' may be videos/0/film0.gif and videos/1/film0.gif"):
+    with pytest.raises(EvaluatorError, match=r"'video0.mp4' may be videos/0/video0.gif and videos/1/video0.gif"):
         VLMEval(settings).identity(of("MVBench_MP4"))
 
 
 def test_a_prompt_says_how_many_frames_a_second_are_shown(settings, tmp_path):
-    rows, folder = put_films(tmp_path, "STI-Bench"), tmp_path / "LMUData" / "STI-Bench"
+    rows, folder = put_videos(tmp_path, "STI-Bench"), tmp_path / "LMUData" / "STI-Bench"
     for row in rows[1::3]:  # 21 frames of 40 ms become 24 of 100
         row["video"] = "clip.mp4"
     mp4(folder / "clip.mp4", 24)
@@ -305,9 +305,9 @@ def test_a_prompt_says_how_many_frames_a_second_are_shown(settings, tmp_path):
     assert [text.partition(" about ")[2].partition(" FPS")[0] for text in texts] == ["37.50", "12.50", "34.09"]
 
 
-def test_what_is_asked_while_a_film_runs_is_not_asked_here_as_in_vlmeval(settings, tmp_path):
+def test_what_is_asked_while_a_video_runs_is_not_asked_here_as_in_vlmeval(settings, tmp_path):
     name = "VsiSuperCount_10mins"
-    rows = put_films(tmp_path, name)
+    rows = put_videos(tmp_path, name)
     rows = [{**row, "question_type": row["question_type"] + "_streaming" * (i % 3 == 0)} for i, row in enumerate(rows)]
     write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
     harness, asked = VLMEval(settings), {str(row["index"]): row["answer"] for i, row in enumerate(rows) if i % 3}
@@ -316,7 +316,7 @@ def test_what_is_asked_while_a_film_runs_is_not_asked_here_as_in_vlmeval(setting
 
 
 def test_levels_that_count_as_one_kind_do_so_where_one_of_them_is_not_asked(settings, tmp_path):
-    rows, harness = put_films(tmp_path, "VSI-Bench"), VLMEval(settings)
+    rows, harness = put_videos(tmp_path, "VSI-Bench"), VLMEval(settings)
     answers = {str(row["index"]): row["answer"] if i % 4 else "none" for i, row in enumerate(rows)}
     candidate, benchmark = scripted(tmp_path, answers), of("VSI-Bench")
     points = harness.evaluate(candidate, benchmark).questions
@@ -333,14 +333,14 @@ def test_levels_that_count_as_one_kind_do_so_where_one_of_them_is_not_asked(sett
     assert score.value == pytest.approx(((easy + hard) / 2 + counting) / 2)
 
 
-def test_each_frame_of_a_film_is_one_tile_as_in_training_and_other_images_are_cut(tmp_path, monkeypatch):
+def test_each_frame_of_a_video_is_one_tile_as_in_training_and_other_images_are_cut(tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     rows = temp_compass(tmp_path)
     benchmark, images = known_benchmark(of("TempCompass_MCQ_8frame")), ImageFiles()
-    films = open_data_set(benchmark, data_file(benchmark), images)
-    prompt = [plain_part(part) for part in films.build_prompt(films.data.iloc[0])]
+    videos = open_data_set(benchmark, data_file(benchmark), images)
+    prompt = [plain_part(part) for part in videos.build_prompt(videos.data.iloc[0])]
     images.start_writing([prompt])()
-    assert [part.get("film") for part in prompt] == [rows[0]["video"]] * 8 + [None, None]
+    assert [part.get("video") for part in prompt] == [rows[0]["video"]] * 8 + [None, None]
     prompter = Prompter.around(tiny_processor())
     frames = [Image.open(part["value"]).convert("RGB") for part in prompt if part["type"] == "image"]
     assert frames[0].size == (16, 8)  # which the model's tiling cuts into two tiles, and a thumbnail
@@ -350,19 +350,19 @@ def test_each_frame_of_a_film_is_one_tile_as_in_training_and_other_images_are_cu
     assert (len(seen["pixel_values"]), len(stills["pixel_values"])) == (8, 24)
 
 
-def test_of_a_film_more_frames_are_shown_than_the_processor_takes_by_itself(tmp_path):
+def test_of_a_video_more_frames_are_shown_than_the_processor_takes_by_itself(tmp_path):
     files = [str(tmp_path / f"{i}.png") for i in range(30)]
     for i, file in enumerate(files):
         Image.new("RGB", (32, 32), (8 * i, 9, 9)).save(file)
     prompter = Prompter.around(tiny_processor())
-    prompt = [{"type": "image", "value": file, "film": "a"} for file in files] + [{"type": "text", "value": "What?"}]
+    prompt = [{"type": "image", "value": file, "video": "a"} for file in files] + [{"type": "text", "value": "What?"}]
     assert prompter.processor.image_processor.frames == 24
     assert len(prompter([prompt])["pixel_values"]) == 30
-    two = [{**part, "film": "b"} if i >= 10 and part["type"] == "image" else part for i, part in enumerate(prompt)]
+    two = [{**part, "video": "b"} if i >= 10 and part["type"] == "image" else part for i, part in enumerate(prompt)]
     assert torch.equal(prompter([two])["pixel_values"], prompter([prompt])["pixel_values"])
 
 
-def test_of_a_film_file_the_same_frames_are_shown(settings, tmp_path):
+def test_of_a_video_file_the_same_frames_are_shown(settings, tmp_path):
     mmbench_video(tmp_path)
     rows = [{"index": 0, "video": "clip0", "question": "<0> Why?", "answer": "x", "dimensions": "['OCR']"}]
     write_tsv(tmp_path / "LMUData" / "MMBench-Video" / "MMBench-Video.tsv", rows)
@@ -373,14 +373,14 @@ def test_of_a_film_file_the_same_frames_are_shown(settings, tmp_path):
     assert [round(red / 8) for red in seen] == pytest.approx([2, 5, 8, 10, 13, 16, 18, 21], abs=1)  # the codec is lossy
 
 
-def test_a_short_film_shows_frames_twice_and_never_fewer():
+def test_a_short_video_shows_frames_twice_and_never_fewer():
     assert vlmeval_frame_indices(3, 8) == [0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_a_film_that_is_not_there_is_told_before_any_question(settings, tmp_path):
+def test_a_video_that_is_not_there_is_told_before_any_question(settings, tmp_path):
     temp_compass(tmp_path)
-    (tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "film1.gif").unlink()
-    with pytest.raises(EvaluatorError, match="film 'film1' is not below"):
+    (tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "video1.gif").unlink()
+    with pytest.raises(EvaluatorError, match="video 'video1' is not below"):
         VLMEval(settings).identity(of("TempCompass_MCQ"))
 
 
@@ -396,24 +396,24 @@ def test_a_film_that_is_not_there_is_told_before_any_question(settings, tmp_path
         (["b.mkv"], "other", []),
     ],
 )
-def test_a_film_is_found_by_its_way_or_its_name_and_never_chosen_among_several(files, name, found, tmp_path):
+def test_a_video_is_found_by_its_way_or_its_name_and_never_chosen_among_several(files, name, found, tmp_path):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    folder = FilmFolder(tmp_path)
+    folder = VideoFolder(tmp_path)
     assert folder.find(name) == [tmp_path / file for file in found]
     faults = list(folder.faults(pandas.DataFrame({"video": [name], "question": ["?"]}), str))
     assert len(faults) == (len(found) != 1)
     assert all(file in fault for fault in faults for file in found)
 
 
-@pytest.mark.parametrize("name", TOY_FILMS)
-def test_columns_that_a_metric_of_films_needs_are_missed_before_any_question(name, settings, tmp_path):
-    rows, needed = TOY_FILMS[name].rows(), known_benchmark(of(name)).columns
+@pytest.mark.parametrize("name", TOY_VIDEOS)
+def test_columns_that_a_metric_of_videos_needs_are_missed_before_any_question(name, settings, tmp_path):
+    rows, needed = TOY_VIDEOS[name].rows(), known_benchmark(of(name)).columns
     assert needed
     assert {*needed} <= {*rows[0]}
-    for film in TOY_FILMS[name].files:
-        gif(tmp_path / "LMUData" / name / f"{film}.gif", 2)
+    for video in TOY_VIDEOS[name].files:
+        gif(tmp_path / "LMUData" / name / f"{video}.gif", 2)
     less = [{column: cell for column, cell in row.items() if column not in needed} for row in rows]
     write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", less)
     with (
@@ -423,16 +423,16 @@ def test_columns_that_a_metric_of_films_needs_are_missed_before_any_question(nam
         VLMEval(replace(settings, judge_url=server.url, judge_model="a-judge")).identity(of(name))
 
 
-def test_of_a_question_about_several_films_each_is_a_film_of_its_own(tmp_path, monkeypatch):
+def test_of_a_question_about_several_videos_each_is_a_video_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
-    rows = TOY_FILMS["MVU-Eval"].rows()
+    rows = TOY_VIDEOS["MVU-Eval"].rows()
     for number in range(3):
-        gif(tmp_path / "LMUData" / "MVU-Eval" / f"film{number}.gif", 20 + number)
+        gif(tmp_path / "LMUData" / "MVU-Eval" / f"video{number}.gif", 20 + number)
     write_tsv(tmp_path / "LMUData" / "MVU-Eval" / "MVU-Eval.tsv", rows)
     benchmark, images = known_benchmark(of("MVU-Eval_8frame")), ImageFiles()
     data_set = open_data_set(benchmark, data_file(benchmark), images)
     prompt = [plain_part(part) for part in data_set.build_prompt(data_set.data.iloc[1])]
-    assert [part.get("film") for part in prompt] == [None, *["film1"] * 8, None, *["film2"] * 8, None, None, None]
+    assert [part.get("video") for part in prompt] == [None, *["video1"] * 8, None, *["video2"] * 8, None, None, None]
     assert [part["value"] for part in prompt if part["type"] == "text"][:2] == [
         "The following is the Video 1",
         "The following is the Video 2",
@@ -440,9 +440,9 @@ def test_of_a_question_about_several_films_each_is_a_film_of_its_own(tmp_path, m
 
 
 def test_a_reply_at_which_vlmeval_would_stop_is_a_grade_of_0_unless_there_are_many(settings, tmp_path):
-    rows = TOY_FILMS["QBench_Video_VQA"].rows()
-    for film in TOY_FILMS["QBench_Video_VQA"].files:
-        gif(tmp_path / "LMUData" / "QBench_Video_VQA" / f"{film}.gif", 9)
+    rows = TOY_VIDEOS["QBench_Video_VQA"].rows()
+    for video in TOY_VIDEOS["QBench_Video_VQA"].files:
+        gif(tmp_path / "LMUData" / "QBench_Video_VQA" / f"{video}.gif", 9)
     write_tsv(tmp_path / "LMUData" / "QBench_Video_VQA" / "QBench_Video_VQA.tsv", rows)
 
     def evaluate(unread, name):
@@ -471,14 +471,14 @@ def test_a_table_without_rows_is_told_before_any_question(settings, tmp_path):
 
 def test_a_folder_that_is_not_there_is_told_with_what_is_expected(settings, tmp_path):
     (tmp_path / "LMUData").mkdir()
-    with pytest.raises(EvaluatorError, match=r"Expected: .*Video-MME/Video-MME.tsv, with the films anywhere below"):
+    with pytest.raises(EvaluatorError, match=r"Expected: .*Video-MME/Video-MME.tsv, with the videos anywhere below"):
         VLMEval(settings).identity(of("Video-MME_64frame"))
 
 
-def test_another_number_of_frames_and_another_film_are_another_identity(settings, tmp_path):
+def test_another_number_of_frames_and_another_video_are_another_identity(settings, tmp_path):
     temp_compass(tmp_path)
     first, more = (VLMEval(settings).identity(of(f"TempCompass_MCQ_{count}frame")) for count in (8, 64))
-    gif(tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "film1.gif", 40)
+    gif(tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "video1.gif", 40)
     assert (
         len({json.dumps(each) for each in (first, more, VLMEval(settings).identity(of("TempCompass_MCQ_8frame")))}) == 3
     )

@@ -1,4 +1,4 @@
-"""Rules for films."""
+"""Rules for videos."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 from evaluators.vlmeval.rule import Rule, for_classes
 from evaluators.vlmeval.rules.spatial import HITS, KINDS, NUMBERS
 
-__all__ = ["FILMS"]
+__all__ = ["VIDEOS"]
 
 
-FILMS: Mapping[str, Rule] = {
+VIDEOS: Mapping[str, Rule] = {
     "VsiBench": replace(KINDS, shown_frames="ends"),
     **for_classes(
         "VsiSuperRecall DSRBench",
@@ -29,7 +29,7 @@ FILMS: Mapping[str, Rule] = {
         parts=lambda row: (str(row["question_type"]),),
         told_by=NUMBERS,
         shown_frames="ends",
-        is_asked=lambda row: "_streaming" not in str(row["question_type"]),  # others are asked while a film runs
+        is_asked=lambda row: "_streaming" not in str(row["question_type"]),  # others are asked while a video runs
         caption="mean of the kinds of questions: mean relative accuracy of numbers",
         columns="index answer question_type",
     ),

@@ -1,4 +1,4 @@
-"""Data sets of films, by VLMEvalKit's names for so many frames of each; a data set's own name means a default."""
+"""Data sets of videos, by VLMEvalKit's names for so many frames of each; a data set's own name means a default."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 
 from evaluators.vlmeval.benchmarks import CHOICE, OPEN, YES_NO, VLMEvalBenchmark
-from evaluators.vlmeval.library_index import film_settings, module_of
+from evaluators.vlmeval.library_index import module_of, video_settings
 from evaluators.vlmeval.rules import RULES
 from soup.evaluation.api import BenchmarkInfo
 
-__all__ = ["films"]
+__all__ = ["videos"]
 
 KINDS = {
     "DSRBench": CHOICE,
@@ -36,7 +36,7 @@ KINDS = {
     "VsiSuperRecall": CHOICE,
     "WorldSense": CHOICE,
 }
-"""What the questions of a class are; all classes of films that are judged."""
+"""What the questions of a class are; all classes of videos that are judged."""
 SPATIAL = (16, 32, 64, 128)
 RECALLED = tuple(f"VsiSuperRecall_{minutes}mins" for minutes in (10, 30, 60, 120, 240))
 COUNTED = tuple(f"VsiSuperCount_{minutes}mins" for minutes in (10, 30, 60, 120))
@@ -59,11 +59,11 @@ DEFAULT_FRAMES = 8
 
 
 @cache
-def films() -> dict[str, VLMEvalBenchmark]:
-    """Return the data sets of films that are judged, by name."""
+def videos() -> dict[str, VLMEvalBenchmark]:
+    """Return the data sets of videos that are judged, by name."""
     written = [
         (setting.name, setting.class_name, setting.data_set, setting.frames)
-        for setting in film_settings()
+        for setting in video_settings()
         if setting.class_name in KINDS and setting.frames
     ]
     unwritten = [
@@ -82,7 +82,7 @@ def films() -> dict[str, VLMEvalBenchmark]:
 def _entry(name: str, data_set: str, class_name: str, frames: int) -> VLMEvalBenchmark:
     rule = RULES[class_name]
     info = BenchmarkInfo(
-        f"films, {frames} frames",
+        f"videos, {frames} frames",
         data_set,
         None,
         rule.description,
