@@ -78,7 +78,7 @@ def merge(values: Values) -> None:
     json_option,
 )
 def check(values: Values) -> None:
-    """Check a pool before it is merged: do its models belong together?
+    """Check whether the models of a pool belong together.
 
     Every mismatch is listed, before a GPU hour is spent.
     """

@@ -343,7 +343,7 @@ def test_the_example_in_the_help_runs_on_real_models_which_answer(here, one_thre
     for seed, name in enumerate("ab"):
         save_family("llava", here / "ckpts" / name, seed)
     words = shlex.split(cli.commands["arena"].example)
-    assert "to_ask" in CliRunner().invoke(cli, words[1:], catch_exceptions=False).stdout
+    assert "to ask" in CliRunner().invoke(cli, words[1:], catch_exceptions=False).stdout
     write_prompts(here / "prompts.jsonl", count=2)
     document = json.loads(run(*words[2:-1], "--report", "--json").stdout)
     assert [candidate["answers"] for candidate in document["candidates"]] == [2, 2]

@@ -73,7 +73,7 @@ def forge():
 def here(tmp_path):
     make_pool(tmp_path / "ckpts")
     make_checkpoint(tmp_path / "base", 9, head=[0, 0, 0, 0])
-    make_judge(tmp_path)
+    make_judge(tmp_path).rename(tmp_path / "mine.py")
     (tmp_path / "my.py").write_text(STRATEGY)
     return tmp_path
 
@@ -173,7 +173,7 @@ def test_arguments_of_strategies_and_methods_have_names_of_their_own(forge, here
     assert forge(*line, cwd=here).stdout == "out: the mean of a + b\n"
     wrong = forge("average", "--pool", "ckpts", "--method-arg", "scale=2", "-o", "out2", cwd=here)
     assert (wrong.code, "does not take these params" in wrong.stderr) == (1, True)
-    assert calls(here / "judge.py") == []
+    assert calls(here / "mine.py") == []
 
 
 def test_assemble_offers_every_connector():

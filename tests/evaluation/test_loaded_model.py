@@ -1,4 +1,4 @@
-"""A model that is loaded already is judged where it is: the numbers of the checkpoint that it would be saved as."""
+"""A model that is loaded already is evaluated where it is: the numbers of the checkpoint that it would be saved as."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_model_that_peft_wraps_is_asked_without_its_own_limits_of_length(data,
     ("arguments", "words"),
     [
         ({"eval": soup.EvalConfig("ai2d", model="x.py:X")}, "leave `model` and `engine` of the settings out"),
-        ({"eval": soup.EvalConfig("ai2d", workers=2)}, "judged where it is: leave `workers` and `ray` out"),
+        ({"eval": soup.EvalConfig("ai2d", workers=2)}, "evaluated where it is: leave `workers` and `ray` out"),
         ({"eval": []}, "`eval` names no benchmark"),
         ({"eval": "ai2d", "run_dir": "r"}, "leave checkpoints, run_dir and merge out"),
         ({"eval": "ai2d", "processor": None}, "expected a model of transformers and its processor"),
