@@ -7,6 +7,7 @@ same command again goes on where it stopped. One job's failure never stops anoth
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ from soup.support.text import bullet_list, pluralize
 
 __all__ = ["LOCK", "LaunchProgress", "finetune"]
 
+HANGUP = getattr(signal, "SIGHUP", None)
 LOCK = "launcher.lock"
 """The file in a launch's folder that its launcher holds locked."""
 REFRESH_SECONDS = 0.5
@@ -176,8 +178,9 @@ class _Launch:
             try:
                 self._begin(todo)
                 self._watch()
-            except KeyboardInterrupt:
-                self._stop()
+            except KeyboardInterrupt as stop:
+                if getattr(stop, "number", None) != HANGUP:  # a line that breaks ends no training: jobs are adopted
+                    self._stop()
                 raise
         finally:
             self.executor.close()

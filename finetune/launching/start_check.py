@@ -127,12 +127,12 @@ def _nothing_trained(shapes: Mapping[str, Sequence[int]], settings: TrainSetting
 
 def trained_in_full(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> list[str]:
     """Give the tensors that learn themselves, by their names in the file, which are near to the model's."""
-    if settings.lora:
-        return [name for name in shapes if _in_any(name, settings.lora.save)]
     kept, trained = list(settings.freeze), set[str]()
     for part, much in settings.train.items():
         trained |= _last_layers([name for name in shapes if _in_any(name, [part])], much)
         kept += [part] * (much != "all")
+    if settings.lora:
+        return [name for name in shapes if name in trained or _in_any(name, settings.lora.save)]
     return [name for name in shapes if name in trained or not _in_any(name, kept)]
 
 

@@ -129,6 +129,11 @@ class RunDirectory:
         return self.results / f"{strategy_file_name(strategy)}{'' if number == 1 else f'-{number}'}.json"
 
     @property
+    def result_files(self) -> list[Path]:
+        """The files of what searches came to, those of one strategy by their numbers."""
+        return sorted(self.results.glob("[!.]*.json"), key=lambda path: (len(path.name), path.name))
+
+    @property
     def sweeps(self) -> Path:
         """The folder of what lines between models came to."""
         return self.path / "sweeps"

@@ -194,7 +194,7 @@ class _Model:
 def _read_results(run: RunDirectory) -> list[_Result]:
     """Return what strategies came to, by the files that they left."""
     documents, results = [], []
-    for path in sorted(run.results.glob("[!.]*.json")):
+    for path in run.result_files:
         try:
             documents.append(cast("dict[str, Any]", read_json_object(path, JournalError)))
             results.append(_read_result(documents[-1]))

@@ -238,42 +238,41 @@ def search_titles(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name searches by their strategies, and those of one strategy by what they were asked otherwise, too.
 
     Args:
-        documents: What `Soup.as_json` gave, of each search.
+        documents: What `Soup.as_json` gave, of each search, as `RunDirectory.result_files` orders them.
     """
     titles: list[str] = []
     for document in documents:
         rivals = [other for other in documents if other["strategy"] == document["strategy"]]
         apart = {key for rival in rivals for key in _differences(document, rival)}
-        told = [f"{key} {_shortened(value)}" for key, value in _asked(document).items() if key in apart]
+        told = [_told(*key, value) for key, value in _asked(document).items() if key in apart and value]
         title = document["strategy"] + (f" ({', '.join(told)})" if told else "")
         same = sum(other.partition(" #")[0] == title for other in titles)
         titles.append(f"{title} #{same + 1}" if same else title)
     return titles
 
 
-def _shortened(value: str) -> str:
-    """Return a list of names by its first and how many more there are."""
-    first, *others = value.split(",")
-    return f"{first} and {len(others)} more" if others else value
+def _told(kind: str, name: str, value: str) -> str:
+    first, *others = value.split(",") if kind == "eval" else [value]
+    return f"{name or kind} {first}" + (f" and {len(others)} more" if others else "")
 
 
-def _differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:
-    """Return in what two searches were asked otherwise, as far as both tell: earlier versions kept less."""
+def _differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return in what two searches were asked otherwise, as far as both tell: version 0.1 kept no arguments."""
     ours, theirs = _asked(left), _asked(right)
-    tell_all = ("arguments" in left) == ("arguments" in right)
-    keys = ours.keys() | theirs.keys() if tell_all else ours.keys() & theirs.keys()
+    both_tell = "arguments" in left and "arguments" in right
+    keys = ours.keys() | theirs.keys() if both_tell else ours.keys() & theirs.keys()
     return {key for key in keys if ours.get(key) != theirs.get(key)}
 
 
-def _asked(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a search was asked with beside its models, as people read it, by name."""
-    arguments = document.get("arguments", {})
+def _asked(document: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Return what a search was asked with beside its ingredients, as people read it, by its kind and its name."""
     scores = document["trials"][0]["scores"] if document["trials"] else {}
-    asked = {
-        "eval": ",".join(scores),
-        "objective": describe_objective(document.get("objective", {})),
-        **{key: str(arguments[key]) for key in ("split", "questions", "method") if key in arguments},
-    }
-    for kind in ("method_args", "strategy_args"):
-        asked |= {key: str(value) for key, value in arguments.get(kind, {}).items()}
-    return {key: value for key, value in asked.items() if value}
+    recipe, arguments = document["recipe"], document.get("arguments", {})
+    base, tokenizer = ((recipe.get(key) or {}).get("name") or "" for key in ("base", "tokenizer"))
+    asked = {"eval": ",".join(scores), "objective": describe_objective(document.get("objective", {}))}
+    asked |= {"dtype": recipe.get("dtype") or "", "drop": " ".join(recipe.get("drop") or [])}
+    asked |= {"base": base, "tokenizer": tokenizer}
+    asked |= {key: str(arguments[key]) for key in ("split", "questions", "method") if key in arguments}
+    kinds = ("method_args", "strategy_args")
+    named = {(kind, name): str(value) for kind in kinds for name, value in arguments.get(kind, {}).items()}
+    return {**{(key, ""): value for key, value in asked.items()}, **named}

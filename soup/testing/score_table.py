@@ -49,7 +49,7 @@ class ScoreTable(TableScorer):
         with Journal(run, write=False) as journal:
             entries = [entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD)]
         wanted = part or ("selection" if any(entry.split.part == "selection" for entry in entries) else "all")
-        results = sorted(RunDirectory(Path(run)).results.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime)
+        results = sorted(RunDirectory(Path(run)).result_files, key=lambda path: path.stat().st_mtime)
         estimates = search_estimates(read_json_object(path, JournalError) for path in results)
         scores = _by_shares([entry for entry in entries if entry.split.part == wanted], estimates)
         singles = dict.fromkeys(name for shares in scores if len(shares) == 1 for name, _ in shares)

@@ -90,11 +90,10 @@ class RunRecord:
         run_table(run)  # which checks all files
         with Journal(directory.journal, write=False) as journal:
             entries = tuple(entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD))
-        paths = directory.results.glob("[!.]*.json")
-        searches = (SearchRecord(read_document(path), path.stat().st_mtime, path) for path in paths)
-        untitled = sorted(searches, key=lambda search: (search.time, search.path))
-        titles = search_titles([search.document for search in untitled])
-        ordered = [replace(search, title=title) for search, title in zip(untitled, titles, strict=True)]
+        documents = [read_document(path) for path in directory.result_files]
+        titled = zip(directory.result_files, documents, search_titles(documents), strict=True)
+        searches = [SearchRecord(document, path.stat().st_mtime, path, title) for path, document, title in titled]
+        ordered = sorted(searches, key=lambda search: (search.time, search.title))
         record = cls(directory, entries, {}, tuple(ordered))._of_one_pool()
         foreign = trial_digests(ordered) - trial_digests(record.searches)
         known = [entry for entry in entries if entry.recipe not in foreign]

@@ -23,7 +23,7 @@ class SearchRecord:
     document: Mapping[str, Any]
     time: float
     path: Path
-    title: str = ""
+    title: str
 
     @property
     def strategy(self) -> str:

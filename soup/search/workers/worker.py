@@ -158,8 +158,9 @@ def _write_files(files: Mapping[str, bytes]) -> None:
 
 def main() -> None:
     """Become workers, each of which serves the jobs that come over its connection until the parent is gone."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # both go to a terminal's whole group; the parent ends us in order
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):  # both go to a terminal's whole group; the parent ends us in order
+        if hasattr(signal, name):  # Windows has but one of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     connection = fork_workers(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].split(",") if sys.argv[2] else ())
     # Elsewhere than on Linux a fork may not use the system's libraries; here what was imported may have asked for GPUs.
     if sys.platform != "linux" or ("torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork()):

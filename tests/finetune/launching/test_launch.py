@@ -360,11 +360,12 @@ def test_a_signal_is_passed_on_and_the_exit_code_tells_which(tmp_path, number, c
     assert (tmp_path / "ckpts.finetune" / "a" / "checkpoints" / "step").exists()
 
 
-def test_jobs_outlive_a_launcher_that_is_killed_and_the_next_one_adopts_them(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_jobs_outlive_a_launcher_that_is_killed_or_hung_up_and_the_next_one_adopts_them(tmp_path, number):
     path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 40"), a="slow")
     process = soup(path)
     wait_for(lambda: seen(tmp_path) and state(tmp_path, "a")["phase"] == "running")
-    process.kill()
+    process.send_signal(number)
     process.communicate()
     assert {row.name: row.state for row in status(path)}["a"] == "running"
     said = []
@@ -823,6 +824,11 @@ def test_a_dry_run_remarks_where_nothing_of_another_family_seems_to_be_trained(t
 def test_a_part_that_is_trained_within_a_frozen_one_is_no_fault(tmp_path):
     frozen = "freeze: [general_vit, llm, vision_projector]\ntrain: {llm.model.q_proj: all}\n"
     assert plan_launch(place(tmp_path, points_start(tmp_path) + frozen), writing=False).jobs
+
+
+def test_a_part_that_is_trained_in_full_beside_adapters_is_no_fault(tmp_path):
+    beside = "lora: {save: []}\ntrain: {general_vit: all}\nlr_overrides: {general_vit: 1.0e-5}\n"
+    assert plan_launch(place(tmp_path, points_start(tmp_path) + beside), writing=False).jobs
 
 
 def test_parts_that_a_start_has_are_no_fault(tmp_path):
