@@ -1,1 +1,1 @@
-"""How soups are judged: one harness a file, and how a checkpoint becomes something that answers."""
+"""How soups are evaluated: one harness a file, and how a checkpoint becomes something that answers."""

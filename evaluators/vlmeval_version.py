@@ -26,4 +26,4 @@ def version() -> str:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    raise EvaluatorError(f"This benchmark is judged by VLMEvalKit, which is not installed: {INSTALL}.")
+    raise EvaluatorError(f"This benchmark is scored by VLMEvalKit, which is not installed: {INSTALL}.")

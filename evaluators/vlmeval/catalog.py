@@ -67,7 +67,7 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
     if (data_set := find_data_set(name)) is not None:
         return _entry(name, data_set)
     if (reason := _refused_names().get(name)) is not None:
-        raise EvaluatorError(f"{name}: not judged here: {reason}.")
+        raise EvaluatorError(f"{name}: not scored here: {reason}.")
     near = "".join(f" Did you mean '{each}'?" for each in near_data_sets(name))
     raise EvaluatorError(f"Unknown benchmark '{name}'.{near} soup list benchmarks --all lists what VLMEvalKit has.")
 
@@ -125,7 +125,7 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
 
 @cache
 def _refused_names() -> Mapping[str, str]:
-    """Return why a name of VLMEvalKit's that is no data set of images is not judged here, by that name."""
+    """Return why a name of VLMEvalKit's that is no data set of images is not scored here, by that name."""
     names = {name: f"it is several data sets together: name {', '.join(each)}" for name, each in collections().items()}
     for setting in video_settings():
         why = REFUSED.get(setting.class_name, OTHER_WAYS)
@@ -139,7 +139,7 @@ def _refused_names() -> Mapping[str, str]:
 
 def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:
     if why := _why_not(name, owner):
-        raise EvaluatorError(f"{name}: not judged here: {why}.")
+        raise EvaluatorError(f"{name}: not scored here: {why}.")
     metric, rule = _metric(name, owner.name)
     words = rule.description if rule else METRICS[str(metric)].description
     is_judged = metric in ("extracted", "graded") or (rule is not None and rule.judge == "always")
@@ -167,7 +167,7 @@ def _columns(name: str, metric: str | None, rule: Rule | None) -> tuple[str, ...
 
 
 def _why_not(name: str, owner: DataSetClass) -> str:
-    """Return why a data set is not judged here; empty if it is."""
+    """Return why a data set is not scored here; empty if it is."""
     is_ruled = _metric(name, owner.name) != (None, None)
     return next((REFUSED[key] for key in (name, owner.name) if key in REFUSED), "" if is_ruled else NO_RULE)
 

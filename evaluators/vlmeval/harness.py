@@ -1,6 +1,6 @@
 """OpenCompass's eight benchmarks by VLMEvalKit: its data sets, prompts, matching and metrics, our hot swap.
 
-Every candidate is judged in a fresh directory; nothing is ever looked up by a model's name.
+Every candidate is scored in a fresh directory; nothing is ever looked up by a model's name.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def _bare_parents(unused: Sequence[str]) -> Iterator[None]:
                 raise EvaluatorError(f"VLMEvalKit's package {name} can't be found: {INSTALL}.")
             # With its spec, so that importlib.reload() makes it the full package for whoever wants that later.
             sys.modules[name] = importlib.util.module_from_spec(spec)
-    absent = [name for name in unused if importlib.util.find_spec(name.partition(".")[0]) is None]
+    top_names = {name: name.partition(".")[0] for name in unused if name not in sys.modules}
+    absent = [name for name, top in top_names.items() if top not in sys.modules and not importlib.util.find_spec(top)]
     sys.modules.update({name: ModuleType(name) for name in absent})
     try:
         yield

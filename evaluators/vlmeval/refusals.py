@@ -1,4 +1,4 @@
-"""What of VLMEvalKit's is not judged here, by class or data set, each with the reason that a user is told."""
+"""What of VLMEvalKit's is not scored here, by class or data set, each with the reason that a user is told."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ TEXTS: Mapping[str, str] = _all(
 )
 
 REFUSED: Mapping[str, str] = {**IMAGES, **VIDEOS, **TEXTS}
-"""Why a class, or one data set of a class, is not judged here."""
+"""Why a class, or one data set of a class, is not scored here."""

@@ -59,7 +59,7 @@ class Rule:
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
         numbers_rows: Whether the class gives its rows an index, from 1, so that the table needs none.
-        variables: Variables of the environment that choose what is asked, with the values that are judged; the first is
+        variables: Variables of the environment that choose what is asked, with the values that are scored; the first is
             the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
         shown_frames: Which frames of a video are shown: from its first to its last (`ends`), in the middles of equal
@@ -110,7 +110,7 @@ class Rule:
         """Return the values of its variables.
 
         Raises:
-            EvaluatorError: one is not judged.
+            EvaluatorError: one is not scored.
         """
         values = {name: os.environ.get(name, known[0]) for name, known in self.variables}
         for name, known in self.variables:

@@ -36,7 +36,7 @@ KINDS = {
     "VsiSuperRecall": CHOICE,
     "WorldSense": CHOICE,
 }
-"""What the questions of a class are; all classes of videos that are judged."""
+"""What the questions of a class are; all classes of videos that are scored."""
 SPATIAL = (16, 32, 64, 128)
 RECALLED = tuple(f"VsiSuperRecall_{minutes}mins" for minutes in (10, 30, 60, 120, 240))
 COUNTED = tuple(f"VsiSuperCount_{minutes}mins" for minutes in (10, 30, 60, 120))
@@ -60,7 +60,7 @@ DEFAULT_FRAMES = 8
 
 @cache
 def videos() -> dict[str, VLMEvalBenchmark]:
-    """Return the data sets of videos that are judged, by name."""
+    """Return the data sets of videos that are scored, by name."""
     written = [
         (setting.name, setting.class_name, setting.data_set, setting.frames)
         for setting in video_settings()

@@ -27,9 +27,14 @@ class StrictModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse `early_stopping: true`, which would be taken for 1."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and any(number in (kind, *get_args(kind)) for number in (int, float)):
+        """Refuse `early_stopping: true`, which would be taken for 1, and such a member of a list or a mapping."""
+        kinds = [cls.model_fields[info.field_name or ""].annotation]
+        members: list[object] = [value]
+        if isinstance(value, list | dict):
+            members = [*(value.values() if isinstance(value, dict) else value)]
+            kinds = [member for kind in (*kinds, *get_args(kinds[0])) for member in get_args(kind)]
+        parts = {part for kind in kinds for part in (kind, *get_args(kind))}
+        if {int, float} & parts and bool not in parts and any(isinstance(member, bool) for member in members):
             raise ValueError("expected a number")
         return value
 

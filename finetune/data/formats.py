@@ -124,8 +124,9 @@ def read_row(
 
 
 def _refuse_unwanted(raw: Mapping[str, object], format: str) -> None:
-    """Raise ValueError for a row whose answer is one to keep from; a flat row's columns may mean anything."""
-    unwanted = [name for name in UNWANTED if raw.get(name) is False and format not in ("alpaca", "flat")]
+    """Raise ValueError for a row whose answer is one to keep from; a flat row's `label` may mean anything."""
+    told = UNWANTED[1:] if format in ("alpaca", "flat") else UNWANTED
+    unwanted = [name for name in told if raw.get(name) is False]
     if unwanted:
         raise ValueError(f"{unwanted[0]}: false says that its answer is a bad one, and all are learnt; leave it out")
 

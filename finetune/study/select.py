@@ -31,6 +31,7 @@ from finetune.study.seed_run import StudyProgress
 from finetune.yaml_file import read_mapping
 from soup.errors import EvaluatorError, FinetuneError
 from soup.evaluation.config import EvalConfig
+from soup.evaluation.engine import argument_flag
 from soup.evaluation.suite import build_suite
 from soup.evaluation.trial import Trial
 from soup.search.evaluate import evaluate
@@ -38,6 +39,7 @@ from soup.search.result import trial_as_json
 from soup.search.strategies.acceptance import Rule, describe_difference
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name, options_of
+from soup.support.text import without_secrets
 
 __all__ = ["Selection", "Selector"]
 
@@ -197,6 +199,8 @@ class Selector:
             for name, (default, _) in options_of(EvalConfig).items()
             if name in StudyConfig.model_fields and (value := getattr(config, name)) != default
         }
+        if secret := self._secret_arguments():
+            study["engine_args"] = {name: value for name, value in config.engine_args.items() if name not in secret}
         if config.judge_url and config.judge_model:
             judge = {"url": config.judge_url, "model": config.judge_model, "key_env": config.judge_key_env}
             study["judge"] = judge
@@ -210,11 +214,18 @@ class Selector:
         """Name the options by which this selection scored, and a study of the new pool will not."""
         judge = {"judge_url", "judge_model", "judge_key_env"} if self.config.judge_url else set[str]()
         said = {*StudyConfig.model_fields, *judge, "benchmarks"}
-        return [
+        unsaid = [
             option_name(name, info.flag)
             for name, (default, info) in options_of(EvalConfig).items()
             if name not in said and getattr(self.config, name) != default
         ]
+        flag = argument_flag("engine_args")
+        return unsaid + [f"{flag} {name}, which holds a key" for name in self._secret_arguments()]
+
+    def _secret_arguments(self) -> list[str]:
+        """Name the engine's arguments that no file may hold."""
+        told = {name: f"{name}={value}" for name, value in self.config.engine_args.items()}
+        return [name for name, text in told.items() if without_secrets(text) != text]
 
     def _write(self, path: Path, keys: Mapping[str, object]) -> None:
         """Write a file for the user, who may have edited what an earlier run wrote: that is kept beside it."""

@@ -99,16 +99,25 @@ def complete_side_files(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkp
     Returns:
         Where each file lies, by its path in the checkpoint.
     """
-    owners = _owners(lead, lent_kinds(lead, *others, tokenizer=tokenizer))
+    owners = _owners(lead, lent_kinds(lead, *others, tokenizer=tokenizer), others)
     return {name: owner.path / name for name, owner in sorted(owners.items())}
 
 
-def _owners(lead: Checkpoint, lent: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
-    """Return whose each file of a soup is, by its path in the checkpoint."""
-    replaced = tuple(pattern for kind in lent for pattern in _KINDS[kind])
+def _owners(lead: Checkpoint, lent: Mapping[str, Checkpoint], others: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+    """Return whose each file of a soup is, by its path in the checkpoint.
+
+    Modules that its configs name and that it lacks come from who lends a kind of files, or else from another, with all
+    of that one's code that the soup has not: they may import each other.
+    """
+    kinds = {kind: source for kind, source in lent.items() if kind != _CODE}
+    replaced = tuple(pattern for kind in kinds for pattern in _KINDS[kind])
     owners = {name: lead for name in lead.side_files.carried if not matches(name, replaced)}
-    for kind, source in lent.items():
+    for kind, source in kinds.items():
         owners |= {name: source for name in source.side_files.carried if matches(name, _KINDS[kind])}
+    for source in (*kinds.values(), *others):
+        if (_named_code(owners) - owners.keys()) & {*source.side_files.carried}:
+            code = (name for name in source.side_files.carried if matches(name, _KINDS[_CODE]))
+            owners = dict.fromkeys(code, source) | owners
     return owners
 
 
@@ -130,11 +139,9 @@ def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | No
         owners = [part for part in (lead, *others) if any(matches(name, patterns) for name in part.side_files.carried)]
         if owners and owners[0] is not lead:
             lent[kind] = owners[0]
-    files = _owners(lead, lent)
-    named = _named_code(files)
-    holders = [part for part in others if named <= {*part.side_files.carried}]
-    if holders and not named <= files.keys():
-        lent[_CODE] = holders[0]
+    code = [owner for name, owner in _owners(lead, lent, others).items() if matches(name, _KINDS[_CODE])]
+    if lenders := [owner for owner in code if owner is not lead]:
+        lent[_CODE] = lenders[0]
     return lent
 
 
@@ -143,7 +150,7 @@ def absent_code(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | N
 
     See `complete_side_files`, whose arguments these are.
     """
-    owners = _owners(lead, lent_kinds(lead, *others, tokenizer=tokenizer))
+    owners = _owners(lead, lent_kinds(lead, *others, tokenizer=tokenizer), others)
     return sorted(_named_code(owners) - owners.keys())
 
 

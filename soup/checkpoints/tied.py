@@ -67,8 +67,10 @@ def is_tied_by_another_name(checkpoint: Checkpoint, name: str) -> bool:
 
     How such a model is untied its class alone knows.
     """
-    has_output = any(other.endswith(_OUTPUTS) for other in checkpoint.tensors)
-    return name.endswith(_OTHER_EMBEDDINGS) and not has_output and checkpoint.config.get(TIED) is not False
+    if any(other.endswith((EMBEDDINGS, *_OUTPUTS)) for other in checkpoint.tensors):
+        return False
+    is_other = f".{name}".endswith(tuple(f".{other}" for other in _OTHER_EMBEDDINGS))
+    return is_other and not all(part.get(TIED) is False for part in _parts(checkpoint.config))
 
 
 def untie_config(config: dict[str, object]) -> bool:

@@ -48,15 +48,14 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
 
 def secret_remarks(benchmarks: Iterable[Benchmark], settings: EvalSettings) -> list[str]:
     """Return a remark for each target, and each argument of an engine, that holds what looks like a key."""
-    named = {benchmark.name: benchmark.target for benchmark in benchmarks}
+    texts = [(benchmark.name, benchmark.target, ', and write "$NAME" in its place') for benchmark in benchmarks]
     for member in ("engine_args", "judge_engine_args"):
-        named |= {
-            f"{argument_flag(member)} {key}": f"{key}={value}" for key, value in getattr(settings, member).items()
-        }
+        arguments = getattr(settings, member).items()
+        texts += [(f"{argument_flag(member)} {key}", f"{key}={value}", "") for key, value in arguments]
     return [
         f"{name}: holds what looks like a key. It is shown as *** here and in every file, but other users of this "
-        'machine see it in the list of processes: put it into the environment; a template of command: takes "$NAME"'
-        for name, text in named.items()
+        f"machine see it in the list of processes: put it into the environment{advice}"
+        for name, text, advice in texts
         if without_secrets(text) != text
     ]
 

@@ -194,10 +194,14 @@ def _short(recipe_digest: str) -> str:
 
 
 def _beside(locations: str | Path | Sequence[str | Path]) -> Path:
-    """Return the place beside the folder that most of the locations lie in, in whatever order they were typed."""
+    """Return the place beside the folder that most of the locations lie in, in whatever order they were typed.
+
+    Of several with as many it is the deepest: a pool lies below where its base does.
+    """
     paths = list_locations(locations)
     places = [place for path in paths if (place := _beside_folder_of(path, is_alone=len(paths) == 1))]
-    return Counter(places).most_common(1)[0][0] if places else Path("pool.soup")
+    count = Counter(places)
+    return max(count, key=lambda place: (count[place], len(place.parts), place)) if count else Path("pool.soup")
 
 
 def _beside_folder_of(location: str | Path, *, is_alone: bool) -> Path | None:

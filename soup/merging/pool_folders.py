@@ -86,11 +86,12 @@ def _is_shown(entry: Path) -> bool:
 
 
 def _are_all_of_a_folder(locations: Sequence[str | Path]) -> bool:
-    """Whether the locations are all that a directory holds, as a shell makes it of a star."""
+    """Whether the locations are all that a directory holds, or all directories in it: `ckpts/*`, `ckpts/*/`."""
     paths = {Path(location).absolute() for location in locations}
     folder = Path(locations[0]).absolute().parent
     try:
-        return paths == {entry for entry in folder.iterdir() if _is_shown(entry)}
+        shown = {entry for entry in folder.iterdir() if _is_shown(entry)}
+        return paths in (shown, {entry for entry in shown if entry.is_dir()})
     except OSError:
         return False
 

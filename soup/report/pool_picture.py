@@ -72,6 +72,8 @@ def _draw_matrix(
 
 def _number(value: float, largest: float) -> str:
     """Return a number of a map, in two digits of the largest or so; what rounding leaves of a zero is none."""
+    if not math.isfinite(largest):
+        return f"{value:z.2g}"
     places = 2 - math.ceil(math.log10(largest))
     return f"{value:z.{places}f}" if 0 <= places <= MOST_PLACES else f"{round(value / largest, 3) * largest:z.2g}"
 

@@ -249,9 +249,8 @@ def give_code(folder, mark="x = 1"):
     put(folder, "helpers/pixels.py", mark)
 
 
-def test_code_that_the_lead_s_config_names_and_lacks_is_an_ingredient_s_whole(tmp_path):
+def test_code_that_the_lead_s_config_names_and_lacks_is_an_ingredient_s_with_what_it_imports(tmp_path):
     pool = tiny_pool(tmp_path / "ckpts", 3, config={"auto_map": AUTO_MAP})
-    put(pool / "model-0", "helpers/left_over.py", "x = 0")
     give_code(pool / "model-1")
     give_code(pool / "model-2", "x = 2")
     assert "model-0: has no code for auto_map: the soup takes model-1's" in average(pool, tmp_path / "out")
@@ -260,6 +259,28 @@ def test_code_that_the_lead_s_config_names_and_lacks_is_an_ingredient_s_whole(tm
     assert (tmp_path / "out/modeling_chat.py").read_text() == "x = 1"
     again = soup.merge(tmp_path / "out/recipe.yaml", tmp_path / "again")
     assert again.digest == soup.Recipe.read(tmp_path / "out/recipe.yaml").digest
+
+
+def test_the_lead_s_own_code_stays_where_it_lacks_another_module(tmp_path):
+    auto_map = {**AUTO_MAP, "AutoConfig": "configuration_chat.Config"}
+    pool = tiny_pool(tmp_path / "ckpts", 2, config={"auto_map": auto_map})
+    give_code(pool / "model-0", "edited = 1")
+    give_code(pool / "model-1")
+    put(pool / "model-1", "configuration_chat.py", "x = 1")
+    average(pool, tmp_path / "out")
+    assert (tmp_path / "out/modeling_chat.py").read_text() == "edited = 1"
+    assert (tmp_path / "out/configuration_chat.py").read_text() == "x = 1"
+
+
+def test_code_of_a_tokenizer_that_is_lent_comes_beside_the_lead_s_own(tmp_path):
+    pool = tiny_pool(tmp_path / "ckpts", 2, config={"auto_map": AUTO_MAP})
+    strip(pool / "model-0")
+    give_code(pool / "model-0", "mine = 1")
+    put(pool / "model-1", "tokenizer_config.json", json.dumps({"auto_map": {"AutoTokenizer": ["words.Slow", None]}}))
+    put(pool / "model-1", "words.py")
+    assert not [text for text in average(pool, tmp_path / "out") if "nor in an ingredient" in text]
+    assert (tmp_path / "out/words.py").exists()
+    assert (tmp_path / "out/modeling_chat.py").read_text() == "mine = 1"
 
 
 def test_code_of_a_tokenizer_that_is_lent_comes_with_it(tmp_path, pool):

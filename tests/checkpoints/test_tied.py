@@ -6,7 +6,7 @@ import pytest
 
 from soup.checkpoints.adapted import output_layer, untied
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, UntiedCheckpoint, is_tied
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, UntiedCheckpoint, is_tied, is_tied_by_another_name
 from soup.testing import tiny_checkpoint
 
 TRUE, FALSE = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
@@ -60,3 +60,20 @@ def test_a_tied_checkpoint_that_is_seen_with_both_tensors_stays_tied(tmp_path):
         assert view.layout[OUTPUT] == "model.safetensors"
         assert view == UntiedCheckpoint(checkpoint)
         assert view != checkpoint
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "tied"),
+    [
+        (["transformer.wte.weight"], {}, True),
+        (["shared.weight", "mlp.shared.weight"], {}, True),
+        (["transformer.wte.weight"], FALSE, False),
+        (["transformer.wte.weight"], {"text_config": FALSE}, True),
+        (["transformer.wte.weight", "lm_head.weight"], {}, False),
+        (["qformer.word_embeddings.weight", "language_model.model.embed_tokens.weight"], {}, False),
+        (["transformer.newte.weight"], {}, False),
+    ],
+)
+def test_embeddings_of_another_name_are_tied_where_none_are_called_embed_tokens(tmp_path, names, config, tied):
+    path = tiny_checkpoint(tmp_path / "model", tensors=dict.fromkeys(names, (4, 3)), config=config)
+    assert is_tied_by_another_name(Checkpoint(path), names[0]) is tied

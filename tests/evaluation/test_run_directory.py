@@ -36,6 +36,8 @@ def here(tmp_path, monkeypatch):
         (["base", "models/ckpts/a"], "models/ckpts.soup"),
         (["models/ckpts/a", "base"], "models/ckpts.soup"),
         (["models/base", "models/ckpts/a", "models/ckpts/b"], "models/ckpts.soup"),
+        (["models/base", "models/ckpts/a"], "models/ckpts.soup"),
+        (["models/ckpts/a", "models/base"], "models/ckpts.soup"),
         ("base", "pool.soup"),
         (".", "pool.soup"),  # beside it would be outside of where the user works
     ],

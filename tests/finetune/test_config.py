@@ -144,6 +144,7 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("lr: 5.0e-4", "lr: -1", "lr: Input should be greater than 0, found -1"),
         ("lr: 5.0e-4", "lr: .inf", "lr: Input should be a finite number, found inf"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nkeep_every: yes", "keep_every: expected a number, found True"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nlr_overrides: {vision: on}", "lr_overrides: expected a number"),
         ("lr: 5.0e-4", "lr: true", "lr: expected a number, found True"),
         ("  steps: 8", "  steps: 8\n  early_stopping: true", "start.early_stopping: expected a number, found True"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nlora: {rank: true, keep_adapter: true}", "lora.rank: expected a number"),

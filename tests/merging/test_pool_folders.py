@@ -104,6 +104,15 @@ def test_a_folder_of_pickles_is_skipped_with_the_reason(tmp_path):
         assert opened.warnings() == ["e: skipped, not a checkpoint in safetensors: consolidated.00.pth is a pickle"]
 
 
+def test_what_a_shell_makes_of_a_star_and_a_slash_is_a_pool(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    (pool / "notes.txt").touch()
+    (pool / "logs").mkdir()
+    report = check(*(f"{entry}/" for entry in sorted(pool.iterdir()) if entry.is_dir()))
+    assert "a, b, c, d can be merged" in report.stdout
+    assert "logs: skipped, not a checkpoint" in report.stderr
+
+
 def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
     pool = make_pool(tmp_path / "ckpts")
     (pool / "results.json").write_text("{}")

@@ -1,7 +1,7 @@
 """`--model auto`: any image-text-to-text checkpoint of transformers, our POINTS family among them.
 
 The checkpoint's own processor makes the prompt; decoding is greedy. Weights keep the checkpoint's dtype, so that what
-is judged is what ships.
+is scored is what ships.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from soup.support.text import bullet_list, pluralize
 
 __all__ = ["MAX_NEW_TOKENS", "LanguageModel", "TransformersModel", "check_prompts", "few_threads", "identity"]
 
-MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
+MAX_NEW_TOKENS = 2048  # as POINTS is evaluated; an answer ends at its end-of-sequence token, long before
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 TINY_PARAMETERS = 30_000_000
@@ -195,9 +195,15 @@ class LanguageModel(TransformersModel):
         """Look for what would stop it, without its weights: another kind of model, too."""
         super().check(directory, trust_remote_code=trust_remote_code)
         transformers = _transformers()
-        config = transformers.AutoConfig.from_pretrained(
-            directory, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                directory, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as cause:
+            trust = option_name("trust_remote_code", "trust-code")
+            raise EvaluatorError(
+                f"{directory}: its config can't be opened: {cause}. Code that comes with it runs with {trust} alone."
+            ) from cause
         is_own = cls.auto_class in (getattr(config, "auto_map", None) or {})
         if not is_own and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
             raise EvaluatorError(

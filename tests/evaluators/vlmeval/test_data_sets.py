@@ -338,7 +338,7 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("MMLongBench_DOC", "to ten models that it lists by name, and to no other"),
         ("MM-Math", "so that only equal texts are right"),
         ("ChartCap", "a BERT model among them, are fetched from the Hub"),
-        ("SIUO", "SIUO: not judged here: it is two data sets together: name SIUO_GEN and SIUO_MCQ"),
+        ("SIUO", "SIUO: not scored here: it is two data sets together: name SIUO_GEN and SIUO_MCQ"),
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
         ("MVBench_8frame", "it shows parts of videos, .* MVBench_MP4 asks the same of whole videos"),
         ("VideoMMMU", "reads what it found in open answers back as texts"),
@@ -655,7 +655,7 @@ def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_
 
 def test_a_class_that_vlmeval_adds_is_refused_until_it_has_a_rule(settings, monkeypatch):
     monkeypatch.setattr(catalog, "REFUSED", {})
-    with pytest.raises(EvaluatorError, match="MM-IFEval: not judged here: no rule says how VLMEvalKit's result"):
+    with pytest.raises(EvaluatorError, match="MM-IFEval: not scored here: no rule says how VLMEvalKit's result"):
         VLMEval(settings).identity(Benchmark("m", "vlmeval", "MM-IFEval"))
 
 

@@ -374,7 +374,7 @@ def test_a_metric_that_asks_nobody_refuses_a_judge(settings, tmp_path):
     [
         ("mmbanch", "Unknown benchmark 'mmbanch'. Did you mean 'mmbench'?"),
         ("seedbench-img", "Unknown benchmark 'seedbench-img'. Did you mean 'SEEDBench_IMG'?"),
-        ("ScreenSpot", "ScreenSpot: not judged here"),
+        ("ScreenSpot", "ScreenSpot: not scored here"),
     ],
 )
 def test_a_judge_for_what_nobody_judges_is_refused(name, words, settings):

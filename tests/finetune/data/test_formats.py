@@ -414,6 +414,7 @@ def test_a_row_whose_columns_are_not_what_was_expected_is_told(tmp_path, row, sa
         ),
         ({"messages": [{"role": "user", "content": "a"}, *answer()], "label": False}, "label: false says that its"),
         ({"query": "a", "response": "b", "label": False}, "label: false says"),
+        ({"instruction": "a", "output": "b", "kto_tag": False}, "kto_tag: false says"),
         (
             {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "kto_tag": False},
             "kto_tag: false says",

@@ -126,6 +126,16 @@ def test_the_study_that_was_written_scores_as_this_selection_did(home, trainer):
     assert study.batch_size == 3
 
 
+def test_a_key_in_an_engine_s_arguments_is_in_no_file(home, trainer):
+    selector = Selector(home / "pool.yaml", EVAL)
+    arguments = {"command": "env HF_TOKEN=plantedsecret0123456789 vllm serve", "model": "m"}
+    selector.config = replace(EVAL, engine="serve", engine_args=arguments)
+    path = selector._write_study(selector._selected(()))
+    assert "plantedsecret" not in path.read_text()
+    assert read_study(path).engine_args == {"model": "m"}
+    assert selector._not_in_study() == ["`engine_args` command, which holds a key"]
+
+
 def test_the_rest_is_souped_by_the_study_that_was_written(home, trainer):
     selection = Selector(home / "pool.yaml", EVAL).run()
     before = len(trainer.trained)

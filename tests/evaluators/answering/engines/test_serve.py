@@ -167,6 +167,7 @@ def test_a_key_in_its_command_is_in_no_identity_and_no_log(tmp_path):
     assert key not in log_of(soup)
     told = [text.partition(":")[0] for text in secret_remarks([], chosen)]
     assert told == ["`engine_args` command", "`engine_args` version"]
+    assert not any("$NAME" in text for text in secret_remarks([], chosen)), "no shell reads its command"
 
 
 def test_runs_that_start_servers_at_once_never_get_one_port(tmp_path, monkeypatch):
