@@ -48,8 +48,10 @@ def run_in_terminal(words, *, columns=80, rows=24, env=None, cwd=None, stop_at=N
         common = {name: value for name, value in os.environ.items() if name not in PREFERENCES}
         os.execvpe(words[0], [str(word) for word in words], {**common, "TERM": "xterm-256color", **(env or {})})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    listener = select.poll()  # not select(): this process may have many files open
+    listener.register(terminal, select.POLLIN)
     while time.monotonic() < end:
-        if not select.select([terminal], [], [], 0.1)[0]:
+        if not listener.poll(100):
             continue
         try:
             data = os.read(terminal, 65536)
