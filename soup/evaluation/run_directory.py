@@ -131,7 +131,7 @@ class RunDirectory:
     @property
     def result_files(self) -> list[Path]:
         """The files of what searches came to, those of one strategy by their numbers."""
-        return sorted(self.results.glob("[!.]*.json"), key=lambda path: (len(path.name), path.name))
+        return sorted(self.results.glob("[!.]*.json"), key=_place_of_result)
 
     @property
     def sweeps(self) -> Path:
@@ -187,6 +187,12 @@ class RunDirectory:
                 f"{out}: is where the run keeps its own files ({option_name('run_dir')} {self.path}). "
                 f"Choose another {option_name('out')}."
             )
+
+
+def _place_of_result(path: Path) -> tuple[str, int]:
+    """Return the strategy's part of a file's name, and its number."""
+    name, _, number = path.stem.rpartition("-")
+    return (name, int(number)) if name and number.isdecimal() else (path.stem, 1)
 
 
 def _short(recipe_digest: str) -> str:

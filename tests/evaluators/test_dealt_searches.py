@@ -111,12 +111,14 @@ def test_two_workers_share_each_candidate_with_the_answers_scores_and_bytes_of_o
     } | {"logs"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_at_a_chunk_is_replaced_and_all_is_as_with_one_process(tmp_path, pool, settings):
     alone = search(tmp_path, pool, settings, "alone")
     mood(settings, "(HERE / 'mood').unlink(missing_ok=True); os.kill(os.getpid(), signal.SIGKILL)")
     assert search(tmp_path, pool, settings, "both", workers=2) == alone
 
 
+@pytest.mark.slow
 def test_a_chunk_that_kills_two_workers_is_an_error_with_the_worker_s_log(tmp_path, pool, settings):
     mood(settings, "print('last words', flush=True); os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(EvaluatorError, match=r"(?s)ended twice, killed by signal 9\. Its log.*last words"):
@@ -124,6 +126,7 @@ def test_a_chunk_that_kills_two_workers_is_an_error_with_the_worker_s_log(tmp_pa
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.slow
 def test_a_timeout_holds_where_chunks_are_dealt_out(tmp_path, pool, settings):
     mood(settings, "time.sleep(600)")
     settings = EvalSettings(model=settings.model, batch_size=4, timeout_seconds=8)
@@ -131,6 +134,7 @@ def test_a_timeout_holds_where_chunks_are_dealt_out(tmp_path, pool, settings):
         search(tmp_path, pool, settings, "both", workers=2)
 
 
+@pytest.mark.slow
 def test_what_was_answered_before_an_error_is_not_asked_again(tmp_path, pool, settings):
     mood(settings, "if sum(1 for _ in (HERE / 'notes').open()) > 6: raise ValueError('out of ideas')")
     with pytest.raises(EvaluatorError, match="out of ideas"):

@@ -78,6 +78,7 @@ def test_the_evaluator_asks_transformers_what_the_demo_s_own_asks_without(run, h
     assert sum(colours) >= 16  # what this fine-tune learnt; four answers to each
 
 
+@pytest.mark.slow
 def test_the_engine_gives_the_answers_of_soup_s_own(run, here):
     pixels, right = draw_pictures(12, seed=5)
     rows = ocrbench_rows(12)

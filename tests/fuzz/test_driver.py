@@ -54,6 +54,7 @@ def test_an_input_that_fails_is_kept_with_its_trace_once_for_each_place(tmp_path
 
 
 @pytest.mark.parametrize("engine", ["_fuzz_by_hypothesis", pytest.param("_fuzz_by_atheris", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_both_engines_run_a_target(engine, tmp_path):
     if engine == "_fuzz_by_atheris":
         pytest.importorskip("atheris")

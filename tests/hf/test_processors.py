@@ -11,6 +11,7 @@ from tests.helpers.vlm_families import save_family
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "llava_onevision"])
+@pytest.mark.slow
 def test_a_fresh_process_opens_a_processor_that_takes_videos_too(kind, tmp_path):
     save_family(kind, tmp_path / "model", 0)
     code = (

@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,7 @@ ACTIONS = st.tuples(
 
 @given(st.lists(ACTIONS, max_size=10))
 @settings(max_examples=40)
+@pytest.mark.slow
 def test_after_any_kills_each_confirmed_vote_is_there_once_as_it_was_first_given(actions):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "votes.jsonl")

@@ -621,7 +621,7 @@ def test_the_page_counts_the_classes_that_are_judged():
     images, videos = ([owner.name for owner in classes_in(table)] for table in TABLES[:2])
     judged = [sum(name not in REFUSED for name in names) for names in (images, videos)]
     assert (
-        f"Of the {len(images)} classes of images that VLMEvalKit 0.0.20 has, {judged[0]} are judged here, and of its "
+        f"Of the {len(images)} classes of images that VLMEvalKit 0.0.20 has, {judged[0]} are scored here, and of its "
         f"{len(videos)} classes of videos {judged[1]}."
     ) in page
 

@@ -28,6 +28,7 @@ def data(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("data") / "rows")
 
 
+@pytest.mark.slow
 def test_worker_processes_train_the_very_same_model(data, tmp_path):
     alone, fed = (weights(make_job(tmp_path, data, f"with{n}", steps=3, workers=n)) for n in (0, 2))
     assert all(torch.equal(alone[name], fed[name]) for name in alone)
@@ -55,6 +56,7 @@ def test_packs_are_learnt_and_a_row_that_fits_none_is_told(data, tmp_path):
         weights(make_job(tmp_path, data, "short", packing=True, max_length=40))
 
 
+@pytest.mark.slow
 def test_a_picture_damaged_behind_its_header_stops_a_job_by_name_or_costs_its_row(tmp_path):
     root = write_rows(tmp_path / "rows")
     broken = root / "images" / "0-0.png"

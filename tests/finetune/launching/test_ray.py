@@ -22,6 +22,7 @@ def no_gpus(monkeypatch):
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+@pytest.mark.slow
 def test_jobs_run_skip_fail_stop_and_go_on_as_anywhere(tmp_path):
     path = place(tmp_path, CONFIG + "jobs_at_once: 2\nexecutor: ray\n", b="fail")
     with pytest.raises(FinetuneError, match="b failed: out of luck") as error:

@@ -31,6 +31,7 @@ BEGIN, ROW, END = MARKS
 
 @settings(max_examples=10_000, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 12), st.sampled_from([0, 2, 4, 6, 10]), st.booleans())
+@pytest.mark.slow
 def test_each_region_of_the_image_is_read_exactly_once_and_row_by_row(width, height, most, margin, first):
     tiling = MultiCrop(max_tiles=most, margin=margin, drop_margins=True, thumbnail_first=first)
     plan = tiling.plan(width, height, 336)
