@@ -109,7 +109,7 @@ KINDS = {
     "ENOSPC on a new name": _error("ENOSPC", *CREATES),
     "EDQUOT": _error("EDQUOT", *WRITES, "posix_fallocate"),
     "EROFS": _error("EROFS", *CREATES, "rename", "replace"),
-    "EACCES": _error("EACCES", "open", *CREATES, tidy=False),  # a folder that can't be opened can't be removed
+    "EACCES": _error("EACCES", "open", *CREATES),
     "EMFILE": _error("EMFILE", "open", "create", "scandir"),
     "no room reserved": _error("EOPNOTSUPP", "posix_fallocate", codes=(0,), commands=MERGING),
     "no advice": _all_along(before=NO_ADVICE),
