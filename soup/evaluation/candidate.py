@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -32,6 +31,7 @@ from soup.merging.pool import Pool
 from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
 from soup.merging.soup_files import add_side_files
+from soup.support.removal import remove_tree
 from soup.support.threads import run_on_threads
 from soup.support.torch_threads import single_threaded_torch
 
@@ -197,18 +197,18 @@ class SoupCandidate:
     def evaluation(self, name: str) -> Iterator[Path]:
         """Make a scratch directory for one evaluation: removed after success, kept after a failure for its log."""
         self.scratch = self.home / re.sub(r"[^\w.-]+", "_", name)[:80]
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_tree(self.scratch)
         self.scratch.mkdir(parents=True)
         try:
             yield self.scratch
         except KeyboardInterrupt:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            remove_tree(self.scratch)
             raise
         except BaseException:
             with suppress(OSError):
                 self.scratch.rmdir()  # which fails where there is a log
             raise
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_tree(self.scratch)
 
     def refuse_changed(self) -> None:
         """Refuse ingredients that were changed since they were opened: scores would be those of other weights.
@@ -222,7 +222,7 @@ class SoupCandidate:
     def remove(self) -> None:
         """Remove the checkpoint directory; what a failed evaluation left stays."""
         if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove_tree(self._directory)
             self._directory = None
         with suppress(OSError):
             self.home.rmdir()  # not empty after a failure
@@ -231,7 +231,7 @@ class SoupCandidate:
         """Write the candidate as a checkpoint whose files are its own: an evaluator may write into them."""
         plan = self._plan
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it evaluated this very soup
+        remove_tree(out)  # of a worker that died while it evaluated this very soup
         with CheckpointWriter(out, plan.files, {"format": "pt"}, durable=False) as writer:
             self._stream(plan.reads, writer.write)
             self.refuse_changed()

@@ -12,7 +12,6 @@ RUN/pool.json        what `soup check` measured
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from soup.merging.pool_folders import list_locations
 from soup.merging.recipe import Recipe
 from soup.support.open_files import real_path
 from soup.support.options import option_name
+from soup.support.removal import remove_tree
 
 __all__ = ["ERROR_LOG", "Kind", "RunDirectory", "directory_kind", "refuse_other_kind", "strategy_file_name"]
 
@@ -173,7 +173,7 @@ class RunDirectory:
     def clear(folder: Path) -> None:
         """Remove a folder of the scratch, as far as it can be removed."""
         if folder.is_dir():  # what is none, such as a pipe, would be waited for
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
     def refuse_as_output(self, out: Path) -> None:
         """Refuse a destination for a soup that would be in the run's way, or be removed with its scratch.

@@ -1,0 +1,34 @@
+"""Remove folders of soup's own, as far as they can be removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["remove_tree"]
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it; what can't be removed stays, and is no error.
+
+    Folders in it that somebody's code made read-only, as an evaluator may, are made writable first. A link to a folder
+    is left alone.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with suppress(OSError):
+        folder.chmod(0o700)
+    for root, names, _ in os.walk(folder):
+        for path in (Path(root, name) for name in names):
+            with suppress(OSError):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+    for root, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(root, name) for name in (*files, *folders)):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
