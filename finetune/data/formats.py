@@ -125,8 +125,8 @@ def read_row(
 
 def _refuse_unwanted(raw: Mapping[str, object], format: str) -> None:
     """Raise ValueError for a row whose answer is one to keep from; a flat row's `label` may mean anything."""
-    told = UNWANTED[1:] if format in ("alpaca", "flat") else UNWANTED
-    unwanted = [name for name in told if raw.get(name) is False]
+    marks = UNWANTED[1:] if format in ("alpaca", "flat") else UNWANTED
+    unwanted = [name for name in marks if raw.get(name) is False]
     if unwanted:
         raise ValueError(f"{unwanted[0]}: false says that its answer is a bad one, and all are learnt; leave it out")
 

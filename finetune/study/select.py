@@ -224,8 +224,8 @@ class Selector:
 
     def _secret_arguments(self) -> list[str]:
         """Name the engine's arguments that no file may hold."""
-        told = {name: f"{name}={value}" for name, value in self.config.engine_args.items()}
-        return [name for name, text in told.items() if without_secrets(text) != text]
+        texts = {name: f"{name}={value}" for name, value in self.config.engine_args.items()}
+        return [name for name, text in texts.items() if without_secrets(text) != text]
 
     def _write(self, path: Path, keys: Mapping[str, object]) -> None:
         """Write a file for the user, who may have edited what an earlier run wrote: that is kept beside it."""

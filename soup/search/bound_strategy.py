@@ -71,10 +71,10 @@ class BoundStrategy:
         if most is None:
             return None
         with _failures_told(self.name):
-            told = most(count, **self.arguments)
-            if not isinstance(told, Budget):
-                raise RecipeError(f"expected its budget to be a Budget, found {told!r:.80}.")
-        return told
+            budget = most(count, **self.arguments)
+            if not isinstance(budget, Budget):
+                raise RecipeError(f"expected its budget to be a Budget, found {budget!r:.80}.")
+        return budget
 
     def choose(self, pool: Pool, score: ScoreFunction | None) -> Choice:
         """Call the strategy, and return its choice.

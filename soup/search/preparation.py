@@ -91,7 +91,7 @@ class PreparedRun:
     @property
     def arguments(self) -> dict[str, Any]:
         """What the run was asked with, as JSON has it: see `Soup`."""
-        asked = {
+        arguments = {
             "pool": list(self.pool.names),
             "eval": [benchmark.name for benchmark in self.benchmarks],
             "split": self.config.split,
@@ -100,7 +100,7 @@ class PreparedRun:
             "method": self.template.options.method,
             "method_args": plain_values(self.template.options.method_args),
         }
-        return cast("dict[str, Any]", json.loads(json.dumps(asked, default=str)))
+        return cast("dict[str, Any]", json.loads(json.dumps(arguments, default=str)))
 
     @property
     def evaluations(self) -> Evaluations | None:

@@ -244,14 +244,14 @@ def search_titles(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     for document in documents:
         rivals = [other for other in documents if other["strategy"] == document["strategy"]]
         apart = {key for rival in rivals for key in _differences(document, rival)}
-        told = [_told(*key, value) for key, value in _asked(document).items() if key in apart and value]
-        title = document["strategy"] + (f" ({', '.join(told)})" if told else "")
+        parts = [_title_part(*key, value) for key, value in _asked(document).items() if key in apart and value]
+        title = document["strategy"] + (f" ({', '.join(parts)})" if parts else "")
         same = sum(other.partition(" #")[0] == title for other in titles)
         titles.append(f"{title} #{same + 1}" if same else title)
     return titles
 
 
-def _told(kind: str, name: str, value: str) -> str:
+def _title_part(kind: str, name: str, value: str) -> str:
     first, *others = value.split(",") if kind == "eval" else [value]
     return f"{name or kind} {first}" + (f" and {len(others)} more" if others else "")
 
@@ -269,10 +269,10 @@ def _asked(document: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     scores = document["trials"][0]["scores"] if document["trials"] else {}
     recipe, arguments = document["recipe"], document.get("arguments", {})
     base, tokenizer = ((recipe.get(key) or {}).get("name") or "" for key in ("base", "tokenizer"))
-    asked = {"eval": ",".join(scores), "objective": describe_objective(document.get("objective", {}))}
-    asked |= {"dtype": recipe.get("dtype") or "", "drop": " ".join(recipe.get("drop") or [])}
-    asked |= {"base": base, "tokenizer": tokenizer}
-    asked |= {key: str(arguments[key]) for key in ("split", "questions", "method") if key in arguments}
+    facts = {"eval": ",".join(scores), "objective": describe_objective(document.get("objective", {}))}
+    facts |= {"dtype": recipe.get("dtype") or "", "drop": " ".join(recipe.get("drop") or [])}
+    facts |= {"base": base, "tokenizer": tokenizer}
+    facts |= {key: str(arguments[key]) for key in ("split", "questions", "method") if key in arguments}
     kinds = ("method_args", "strategy_args")
     named = {(kind, name): str(value) for kind in kinds for name, value in arguments.get(kind, {}).items()}
-    return {**{(key, ""): value for key, value in asked.items()}, **named}
+    return {**{(key, ""): value for key, value in facts.items()}, **named}

@@ -203,3 +203,4 @@ def test_a_run_that_is_killed_takes_its_busy_workers_along(tmp_path):
     process.kill()
     process.wait()
     wait_for(lambda: not is_there(process.pid))
+    assert not is_there(process.pid), "the workers are of its group"
