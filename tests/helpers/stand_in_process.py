@@ -32,6 +32,8 @@ def main(folder):
     state |= {"seconds_per_step": 0.01, "loss": None}
     tell(folder, state, "running")
     misbehave(mood, folder, state)
+    while mood == "held" and json.loads(moods.read_text()).get(name) == "held" and time.time() < state["started"] + 60:
+        time.sleep(0.01)
     for step in range(first + 1, steps + 1):
         time.sleep(pause(mood, step))
         state |= {"step": step, "loss": 1 / step, "updated": time.time()}

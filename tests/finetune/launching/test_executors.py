@@ -26,7 +26,7 @@ from soup.errors import FinetuneError
 from soup.report.pool_check import check
 from tests.faults.processes import wait_for
 from tests.helpers.launch_boards import interrupt_when
-from tests.helpers.stand_in_jobs import CONFIG, STANDIN, command, place, seen, set_moods, state
+from tests.helpers.stand_in_jobs import CONFIG, STANDIN, Release, command, place, seen, set_moods, state
 
 
 @pytest.fixture(autouse=True)
@@ -179,17 +179,18 @@ def test_a_process_is_told_from_a_later_one_of_the_same_number():
 
 
 def test_a_job_started_by_hand_is_adopted(tmp_path):
-    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 40"), b="slow")
+    path = place(tmp_path, b="slow")
     with pytest.raises(KeyboardInterrupt):
         finetune(path, command=command, listener=LaunchProgress(board=interrupt_when("b")))
+    set_moods(tmp_path, b="held")
     process = subprocess.Popen(command(Folder(tmp_path / "ckpts.finetune" / "b"), 1), stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: state(tmp_path, "b")["phase"] == "running")
-        said = []
-        finetune(path, command=command, listener=LaunchProgress(say=said.append))
+        say = Release(tmp_path, "b: still runs from an earlier call")
+        finetune(path, command=command, listener=LaunchProgress(say=say))
     finally:
-        process.wait(timeout=30)
-    assert "b: still runs from an earlier call" in said
+        process.wait(timeout=90)
+    assert say.text in say
     assert [line["name"] for line in seen(tmp_path)].count("b") == 2
 
 

@@ -30,7 +30,7 @@ from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import FinetuneError, OutputError
 from soup.support.file_lock import FileLock
 from tests.faults.processes import wait_for
-from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place, seen, set_moods, state
+from tests.helpers.stand_in_jobs import CONFIG, Release, command, data_set, place, seen, set_moods, state
 
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
 NAMES = ["a", "b", "c"]
@@ -362,15 +362,15 @@ def test_a_signal_is_passed_on_and_the_exit_code_tells_which(tmp_path, number, c
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_jobs_outlive_a_launcher_that_is_killed_or_hung_up_and_the_next_one_adopts_them(tmp_path, number):
-    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 40"), a="slow")
+    path = place(tmp_path, a="held")
     process = soup(path)
     wait_for(lambda: seen(tmp_path) and state(tmp_path, "a")["phase"] == "running")
     process.send_signal(number)
     process.communicate()
     assert {row.name: row.state for row in status(path)}["a"] == "running"
-    said = []
-    launch(path, listener=LaunchProgress(say=said.append))
-    assert "a: still runs from an earlier call" in said
+    say = Release(tmp_path, "a: still runs from an earlier call")
+    launch(path, listener=LaunchProgress(say=say))
+    assert say.text in say
     assert names_of(seen(tmp_path)) == NAMES
 
 
