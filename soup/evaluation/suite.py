@@ -162,16 +162,25 @@ def _typed(names: Sequence[str], settings: EvalSettings) -> list[str]:
 def _refuse_idle_judge(entries: Sequence[SuiteEntry], settings: EvalSettings) -> None:
     """Refuse a judge that grades nothing: the scores would be taken for its grades."""
     typed = _typed(JUDGE_OPTIONS, settings)
-    if entries and typed and not any(_has_judge(entry.identity) for entry in entries):
-        names = ", ".join(entry.benchmark.name for entry in entries)
+    judges = [judge for entry in entries for judge in _judges(entry.identity)]
+    names = ", ".join(entry.benchmark.name for entry in entries)
+    if entries and typed and not judges:
         raise EvaluatorError(
             f"{', '.join(typed)}: no judge is asked for {names}. Leave it out, or name what is to "
             f"use it: {option_name('judge_for')}."
         )
+    if entries and settings.judge_images and not any("with pictures" in str(judge) for judge in judges):
+        raise EvaluatorError(
+            f"{option_name('judge_images')}: the judge of {names} is shown no pictures, as that of an arena is. "
+            "Leave it out."
+        )
 
 
-def _has_judge(facts: object) -> bool:
-    return isinstance(facts, Mapping) and ("judge" in facts or any(map(_has_judge, facts.values())))
+def _judges(facts: object) -> list[object]:
+    """Return what an identity says of its judges, at any depth."""
+    if not isinstance(facts, Mapping):
+        return []
+    return [judge for key, value in facts.items() for judge in ([value] if key == "judge" else _judges(value))]
 
 
 def _refuse_unevaluated(benchmarks: Sequence[Benchmark], judge_for: Sequence[str]) -> None:

@@ -88,6 +88,7 @@ def test_a_failure_names_its_benchmark_once(name, tmp_path):
         ({"judge_url": "http://127.0.0.1:1/v1", "judge_model": "a-judge"}, "`judge_url`, `judge_model`"),
         ({"judge_engine": "vllm"}, "`judge_engine`"),
         ({"judge_engine_args": {"requests": 2}}, "`judge_engine_args`"),
+        ({"judge_images": True}, "`judge_images`"),
     ],
 )
 def test_a_judge_that_would_grade_nothing_is_refused(typed, names):
@@ -95,6 +96,18 @@ def test_a_judge_that_would_grade_nothing_is_refused(typed, names):
     with pytest.raises(EvaluatorError, match=f"^{names}: no judge is asked for demo:colour. Leave it out, or name"):
         build_suite([benchmark], settings)
     assert build_suite([benchmark], settings.without_judge()).entries
+
+
+@pytest.mark.parametrize(("prompts", "shown"), [("grades 1", False), ("compares 1, with pictures", True)])
+def test_pictures_for_a_judge_that_is_shown_none_are_refused(prompts, shown, monkeypatch):
+    class Harness:
+        def identity(self, benchmark):
+            return {"voters": {"judge": {"model": "a", "prompts": prompts}}}
+
+    monkeypatch.setattr(EVALUATORS, "get", lambda name: lambda settings: Harness())
+    settings = EvalSettings(judge_url="http://127.0.0.1:1/v1", judge_model="a", judge_images=True)
+    with contextlib.nullcontext() if shown else pytest.raises(EvaluatorError, match=r"`judge_images`: .* no pictures"):
+        build_suite([Benchmark("toy", "toy", "toy")], settings)
 
 
 @pytest.mark.parametrize("identity", [{"judge": {"model": "a"}}, {"voters": {"judge": {"model": "a"}}}])

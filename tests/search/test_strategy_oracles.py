@@ -187,15 +187,15 @@ def test_scale_finds_the_peak_with_five_more_scores_and_keeps_the_plain_soup_whe
 
 
 def test_scale_searches_several_parameters_one_after_another_from_the_best_so_far():
-    def score(weights, density=0.2, factor=1.0):
-        return 50 - 10 * abs(density - 0.3) - abs(factor - 0.5) * (density == 0.3)
+    def score(weights, density=0.2, scale=1.0):
+        return 50 - 10 * abs(density - 0.3) - abs(scale - 0.5) * (density == 0.3)
 
-    grid = {"density": [0.1, 0.3, 0.5], "factor": [0.5, 2.0]}
+    grid = {"density": [0.1, 0.3, 0.5], "scale": [0.5, 2.0]}
     choice = run("scale", ["a", "b"], Table(score), start="average", method="ties", grid=grid)
-    assert (choice.method, choice.params) == ("ties", {"density": 0.3, "factor": 0.5})
-    worse = Table(lambda weights, density=0.2, factor=1.0: 50 + 9 * (density == 0.3) - 5 * (factor != 1.0))
+    assert (choice.method, choice.params) == ("ties", {"density": 0.3, "scale": 0.5})
+    worse = Table(lambda weights, density=0.2, scale=1.0: 50 + 9 * (density == 0.3) - 5 * (scale != 1.0))
     choice = run("scale", ["a", "b"], worse, start="average", method="ties", grid=grid)
-    assert choice.params == {"density": 0.3}, "54 with another factor is above the start, and below 59"
+    assert choice.params == {"density": 0.3}, "54 with another scale is above the start, and below 59"
 
 
 # soce
@@ -673,6 +673,9 @@ WRONG = [
     ("scale", {"grid": {}}, "grid must name parameters"),
     ("scale", {"grid": {"scale": 0.5}}, "grid: scale must have a list of values to try; found 0.5"),
     ("scale", {"grid": {"scale": [float("nan")]}}, "scale must have finite values; found nan"),
+    ("scale", {"grid": {"scale": ["much"]}}, "scale: Input should be a valid number"),
+    ("scale", {"grid": {"scale": [0.5, 5.0]}}, "scale: expected a number from -1 to 2, found 5"),
+    ("scale", {"grid": {"scael": [1.2]}}, "does not take these params:\n  - scael"),
     ("soce", {"tau": 0}, "tau must be a number above 0, at most 1; found 0"),
     ("soce", {"tau": "big"}, "found 'big'"),
     ("soce", {"full": 1}, "full must be true or false; found 1"),

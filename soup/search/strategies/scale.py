@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from soup.errors import RecipeError
 from soup.merging.method_building import make_method
+from soup.merging.methods.base import Method
 from soup.merging.pool import Pool
 from soup.search.strategies.acceptance import Rule, best_of, describe_difference, describe_form, describe_overall
 from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, tell_best, unknown
 from soup.search.strategies.weight_space import refuse_components
 from soup.support.options import option_name
-from soup.support.plugins import METHODS, STRATEGIES
+from soup.support.plugins import STRATEGIES
 
 __all__ = ["scale"]
 
@@ -47,9 +48,10 @@ def _budget(
     for option, name in (("start", start), ("method", method)):
         if not isinstance(name, str):
             raise RecipeError(f"{option} must be a name; found {name!r}.")
-    METHODS.get(method)
     _refuse_grid(grid)
     refuse_components(components)
+    for made in _methods(method, grid, components):
+        made.check([1.0] * count)
     if start == "scale" or getattr(STRATEGIES.get(start), "budget", None) is None:
         raise RecipeError(
             f"start must be a strategy that knows how many soups it asks for, such as greedy or "
@@ -90,7 +92,7 @@ def scale(
     Raises:
         RecipeError: A wrong option, a method that does not take such a value, or a missing base.
     """
-    _refuse_method(pool, method, grid, components)
+    _refuse_missing_base(pool, method, grid, components)
     rule, watched = Rule.parse(accept), Watched(score)
     chosen = _chosen(STRATEGIES.get(start)(pool, watched))
     reference = best = score(chosen)
@@ -151,15 +153,17 @@ def _refuse_grid(grid: object) -> None:
             raise RecipeError(f"grid: {name} must have finite values; found {wrong[0]!r}.")
 
 
-def _refuse_method(pool: object, method: str, grid: Grid, components: Sequence[str]) -> None:
-    """Refuse values that the method does not take, and a missing base, before anything is scored.
+def _methods(method: str, grid: Grid, components: Sequence[str]) -> list[Method]:
+    """Return the method with each value that is tried.
 
-    Over a table of scores there is no method.
+    Raises:
+        RecipeError: An unknown method, or a value that it does not take.
     """
-    if not isinstance(pool, Pool):
-        return
-    made = [make_method(method, vary({})) for _, ways in _coordinates(grid, components) for _, vary in ways]
-    for each in made:
-        each.check([1.0] * len(pool))
-    if made[0].needs_base and pool.base is None:
+    return [make_method(method, vary({})) for _, ways in _coordinates(grid, components) for _, vary in ways]
+
+
+def _refuse_missing_base(pool: object, method: str, grid: Grid, components: Sequence[str]) -> None:
+    """Refuse a pool without the base that the method needs, before anything is scored; a table of scores has none."""
+    needs_base = any(made.needs_base for made in _methods(method, grid, components))
+    if isinstance(pool, Pool) and needs_base and pool.base is None:
         raise RecipeError(f"{method} needs the base that the ingredients were tuned from: pass {option_name('base')}.")
