@@ -77,6 +77,7 @@ class JudgeSession:
         others: What was replied about other candidates.
         dealer: Lets other evaluations go on while this one waits for the judge.
         otherwise: What may be done without the judge; by default the benchmark is left out.
+        on_grades: Called with how many of how many questions the judge is done with, by one thread at a time.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class JudgeSession:
         others: RepliesOfOthers | None = None,
         dealer: Dealer | None = None,
         otherwise: str | None = None,
+        on_grades: Callable[[int, int], None] = lambda count, total: None,
     ) -> None:
         self._judge = judge
         self._cache = cache
@@ -97,6 +99,8 @@ class JudgeSession:
         self._others.read(cache)
         self._dealer = dealer
         self._otherwise = otherwise or leave_out(benchmark)
+        self._on_grades = on_grades
+        self._telling = threading.Lock()
         self._stopped = threading.Event()
         self._replies = 0
         self._used: set[str] = set()  # keys of replies
@@ -141,9 +145,18 @@ class JudgeSession:
 
     def map(self, function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
         """Return the function's value for each index, in their order, by a few threads; the first error ends it."""
+        done = 0
+
+        def grade(index: int) -> T:
+            nonlocal done
+            value = function(index)
+            with self._telling:
+                done += 1
+                self._on_grades(done, len(indices))
+            return value
 
         def ask() -> list[T]:
-            return map_at_once(function, indices, self._judge.requests, self._stopped)
+            return map_at_once(grade, indices, self._judge.requests, self._stopped)
 
         return ask() if self._dealer is None else self._dealer.aside(ask)
 

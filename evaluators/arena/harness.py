@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers
@@ -142,7 +143,9 @@ class Preference(Answers):
         if baseline.answering != self.engine.identity():
             candidate.remark(f"{benchmark.name}: {baseline.name} answered by another engine, or other settings of it.")
         cache = ResponseCache(candidate.kept / "arena-judge.jsonl")
-        session = JudgeSession(judge, cache, benchmark.name, MAX_TOKENS, self._replies, dealer_of(candidate))
+        on_grades = partial(candidate.answered, what="grades")
+        facts = (cache, benchmark.name, MAX_TOKENS, self._replies, dealer_of(candidate))
+        session = JudgeSession(judge, *facts, on_grades=on_grades)
         differ = [index for index, text in answers.items() if text_key(text) != baseline.keys[index]]
         unread: list[str] = []
 

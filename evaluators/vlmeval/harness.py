@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -150,7 +151,7 @@ class VLMEval(Harness):
             judge.logs = candidate.logs
         others = self._replies.setdefault(entry.name, RepliesOfOthers())
         facts = (cache, entry.name, entry.judge_tokens, others, dealer_of(candidate))
-        session = JudgeSession(judge, *facts) if judge else None
+        session = JudgeSession(judge, *facts, on_grades=partial(candidate.answered, what="grades")) if judge else None
         self._check_judge()
         if data_set.mended_rows:
             candidate.remark(mended_rows_remark(entry, data_set.mended_rows))

@@ -167,9 +167,9 @@ class Board:
         if self._verbose:
             self.say(f"evaluating {name_evaluation(recipe, benchmark)} ...")
 
-    def _answer(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int) -> None:
+    def _answer(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int, what: str) -> None:
         with self._lock:
-            self._search.evaluations.answer(recipe, benchmark, count, total)
+            self._search.evaluations.answer(recipe, benchmark, count, total, what)
 
     def _take_score(self, recipe: Recipe, benchmark: Benchmark, score: Score, seconds: float) -> None:
         with self._lock:

@@ -33,7 +33,8 @@ def name_evaluation(recipe: Recipe, benchmark: Benchmark) -> str:
 class Running:
     """One evaluation: what, since when, and how many prompts are answered.
 
-    `first` is when answers were first told of, and how many there were by then: some may have been remembered.
+    `what` is the word for what is counted: answers, and then the grades that an LLM judge gives them. `first` is when
+    those were first told of, and how many there were by then: some may have been remembered.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Running:
     began: float
     count: int = 0
     total: int = 0
+    what: str = "answers"
     first: tuple[float, int] | None = None
 
     def seconds_left(self, now: float) -> float | None:
@@ -58,7 +60,7 @@ class Running:
             now: The clock, in seconds.
             expected_seconds: What it takes as a whole, where others took something.
         """
-        parts = [f"{self.count:,} of {self.total:,} answers"] if self.total else []
+        parts = [f"{self.count:,} of {self.total:,} {self.what}"] if self.total else []
         left = self.seconds_left(now)
         if left is None and expected_seconds is not None:
             left = expected_seconds - (now - self.began)
@@ -86,9 +88,11 @@ class Evaluations:
         running = Running(recipe.describe(), benchmark.name, benchmark.split.part, self.now())
         self.running[name_evaluation(recipe, benchmark)] = running
 
-    def answer(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int) -> None:
-        """Note how many prompts are answered."""
+    def answer(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int, what: str) -> None:
+        """Note how many prompts are answered, or answers graded."""
         if running := self.running.get(name_evaluation(recipe, benchmark)):
+            if what != running.what:
+                running.what, running.first = what, None
             running.count, running.total = count, total
             running.first = running.first or (self.now(), count)
 

@@ -38,11 +38,17 @@ from soup.support.torch_threads import single_threaded_torch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PortableCandidate", "SoupCandidate", "make_candidate"]
+__all__ = ["OnAnswers", "PortableCandidate", "SoupCandidate", "ignore_answers", "make_candidate"]
 
+OnAnswers = Callable[[int, int, str], None]
+"""Takes how many of how many prompts are answered, and the word for them; see `Candidate.answered`."""
 
 GROUP_BYTES = 256 * 2**20
 """How much of a soup's weights is blended at a time where whole tensors are wanted."""
+
+
+def ignore_answers(count: int, total: int, what: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class SoupCandidate:
         allow_nonfinite: Whether NaN and infinity are merged instead of refused.
         kept: The directory for answers that outlive a run that stops (default: in `home`).
         logs: The directory for what processes print (default: in `home`).
-        on_answers: Called with how many of how many prompts are answered, by evaluators that tell.
+        on_answers: Called with how many of how many prompts are answered, by evaluators that tell; see `answered`.
         on_remark: Called with what is strange about the answers.
 
     Raises:
@@ -100,7 +106,7 @@ class SoupCandidate:
         options: MergeOptions | None = None,
         kept: Path | None = None,
         logs: Path | None = None,
-        on_answers: Callable[[int, int], None] = lambda count, total: None,
+        on_answers: OnAnswers = ignore_answers,
         on_remark: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.dealer: Dealer | None = None
@@ -179,15 +185,15 @@ class SoupCandidate:
         self._convert_into(slots, conversions, reads, writes)
         self.refuse_changed()
 
-    def dealt(self, dealer: Dealer, on_answers: Callable[[int, int], None]) -> SoupCandidate:
+    def dealt(self, dealer: Dealer, on_answers: OnAnswers) -> SoupCandidate:
         """Return the same candidate for one evaluation beside others: with a scratch of its own, for a dealer."""
         dealt = copy(self)
         dealt.dealer, dealt._on_answers = dealer, on_answers
         return dealt
 
-    def answered(self, count: int, of: int) -> None:
-        """Pass on that `count` of so many prompts are answered."""
-        self._on_answers(count, of)
+    def answered(self, count: int, of: int, what: str = "answers") -> None:
+        """Pass on that `count` of so many prompts are answered; `what` is the word for them."""
+        self._on_answers(count, of, what)
 
     def remark(self, text: str) -> None:
         """Pass on what is strange about the answers."""
@@ -307,7 +313,7 @@ def make_candidate(
     digests: Mapping[str, ContentDigest],
     options: MergeOptions,
     *,
-    on_answers: Callable[[int, int], None] = lambda count, total: None,
+    on_answers: OnAnswers = ignore_answers,
     on_remark: Callable[[str], None] = lambda text: None,
     process: str = "",
 ) -> SoupCandidate:

@@ -69,7 +69,7 @@ class LoadedCandidate:
         """Refuse: it is asked where it is."""
         raise CheckpointError("A model in memory is not streamed into another.")
 
-    def answered(self, count: int, of: int) -> None:
+    def answered(self, count: int, of: int, what: str = "answers") -> None:
         """Nobody waits for so few."""
 
     def remark(self, text: str) -> None:

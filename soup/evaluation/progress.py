@@ -60,7 +60,8 @@ class Progress:
         on_search: What is about to be scored, before the first evaluation.
         on_pace: How far the search is, before each evaluation.
         on_start: A recipe is about to be evaluated on a benchmark, here or by a worker.
-        on_answers: So many of so many prompts of that evaluation are answered, where the harness counts them.
+        on_answers: So many of so many prompts of that evaluation are answered, where the harness counts them; and the
+            word for what is counted, `answers` or `grades`.
         on_score: It has a score, which took so many seconds.
         on_end: It is over, with a score or without.
         on_worker: What the worker of that number is at from now on; None: it waits.
@@ -75,7 +76,7 @@ class Progress:
     on_search: Callable[[SearchStart], None] = lambda start: None
     on_pace: Callable[[Pace], None] = lambda pace: None
     on_start: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
-    on_answers: Callable[[Recipe, Benchmark, int, int], None] = lambda recipe, benchmark, count, total: None
+    on_answers: Callable[[Recipe, Benchmark, int, int, str], None] = lambda recipe, benchmark, count, total, what: None
     on_score: Callable[[Recipe, Benchmark, Score, float], None] = lambda recipe, benchmark, score, seconds: None
     on_end: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     on_worker: Callable[[int, WorkerState | None], None] = lambda number, state: None

@@ -11,7 +11,7 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
-from soup.evaluation.candidate import SoupCandidate, make_candidate
+from soup.evaluation.candidate import OnAnswers, SoupCandidate, ignore_answers, make_candidate
 from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.harnesses import has_check, ranks
 from soup.evaluation.journal import Journal
@@ -251,7 +251,7 @@ class Scorer:
         self,
         recipe: Recipe,
         on_remark: Callable[[str], None],
-        on_answers: Callable[[int, int], None] = lambda count, total: None,
+        on_answers: OnAnswers = ignore_answers,
     ) -> SoupCandidate:
         """Return a recipe's candidate, to be evaluated here; see `make_candidate`."""
         return make_candidate(
@@ -309,8 +309,8 @@ class Scorer:
         self.check_first()
         entry, _ = pairs[0]
 
-        def tell_answers(count: int, total: int) -> None:
-            self.progress.on_answers(recipe, entry.benchmark, count, total)
+        def tell_answers(count: int, total: int, what: str) -> None:
+            self.progress.on_answers(recipe, entry.benchmark, count, total, what)
 
         candidate = self.candidate(recipe, self.remark, tell_answers)
         try:

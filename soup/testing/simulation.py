@@ -21,6 +21,7 @@ from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score, Split
+from soup.evaluation.candidate import OnAnswers, ignore_answers
 from soup.evaluation.dealing import Dealer
 from soup.evaluation.harnesses import answer
 from soup.evaluation.suite import BenchmarkSuite
@@ -86,13 +87,17 @@ class SimulatedCandidate:
     def __init__(self, recipe: Any, on_remark: Callable[[str], None] = lambda text: None) -> None:
         self.digest, self.names, self.remark = recipe.digest, recipe.names, on_remark
         self.dealer: Dealer | None = None
-        self.answered: Callable[[int, int], None] = lambda count, total: None
+        self._on_answers: OnAnswers = ignore_answers
 
-    def dealt(self, dealer: Dealer, on_answers: Callable[[int, int], None]) -> SimulatedCandidate:
+    def dealt(self, dealer: Dealer, on_answers: OnAnswers) -> SimulatedCandidate:
         """Give the same candidate with a dealer."""
         dealt = copy(self)
-        dealt.dealer, dealt.answered = dealer, on_answers
+        dealt.dealer, dealt._on_answers = dealer, on_answers
         return dealt
+
+    def answered(self, count: int, of: int, what: str = "answers") -> None:
+        """Pass on how many prompts are answered."""
+        self._on_answers(count, of, what)
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[Path]:

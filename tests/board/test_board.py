@@ -75,7 +75,7 @@ def test_scores_fill_in_and_the_best_so_far_is_marked(clock):
         "  b",
     ]
     tell.on_start(recipe("a"), MMBENCH)
-    tell.on_answers(recipe("a"), MMBENCH, 25, 100)
+    tell.on_answers(recipe("a"), MMBENCH, 25, 100, "answers")
     assert lines(board)[1:] == [
         "25 questions",
         "  model  mmbench  ocrbench  overall",
@@ -142,7 +142,7 @@ def test_questions_their_rate_and_the_time_left_are_told_as_estimates_and_the_ti
         board.progress.on_trial(trial(name, scores={"mmbench": 50.0}))
     board.progress.on_pace(Pace(3, 13, 5400.0, questions=300, questions_left=1000.4, questions_per_second=1.2345))
     board.progress.on_start(recipe("d"), MMBENCH)
-    board.progress.on_answers(recipe("d"), MMBENCH, 200, 400)  # four prompts a question
+    board.progress.on_answers(recipe("d"), MMBENCH, 200, 400, "answers")  # four prompts a question
     head = "of about 1,300 questions, about 1.23 a second"
     assert lines(board)[:2] == ["greedy: 3 of at most 13 evaluations, about 90 min left", f"350 {head}"]
     clock[0] = 600.0
@@ -157,10 +157,23 @@ def test_questions_their_rate_and_the_time_left_are_told_as_estimates_and_the_ti
 def test_an_evaluation_tells_the_time_that_it_takes_by_answers_that_came_since_it_began(clock):
     board = Board(quiet=True)
     board.progress.on_start(recipe("a"), MMBENCH)
-    board.progress.on_answers(recipe("a"), MMBENCH, 1000, 2000)  # remembered
+    board.progress.on_answers(recipe("a"), MMBENCH, 1000, 2000, "answers")  # remembered
     clock[0] = 100.0
-    board.progress.on_answers(recipe("a"), MMBENCH, 1100, 2000)
+    board.progress.on_answers(recipe("a"), MMBENCH, 1100, 2000, "answers")
     assert lines(board)[-1] == "a on mmbench: 1,100 of 2,000 answers, about 15 min left, 2 min so far"
+
+
+def test_grades_are_counted_behind_the_answers_at_a_rate_of_their_own(clock):
+    board = Board(quiet=True)
+    board.progress.on_start(recipe("a"), MMBENCH)
+    board.progress.on_answers(recipe("a"), MMBENCH, 1000, 2000, "answers")
+    clock[0] = 100.0
+    board.progress.on_answers(recipe("a"), MMBENCH, 2000, 2000, "answers")
+    board.progress.on_answers(recipe("a"), MMBENCH, 1, 501, "grades")
+    assert lines(board)[-1] == "a on mmbench: 1 of 501 grades, 2 min so far"
+    clock[0] = 200.0
+    board.progress.on_answers(recipe("a"), MMBENCH, 101, 501, "grades")
+    assert lines(board)[-1] == "a on mmbench: 101 of 501 grades, about 7 min left, 3 min so far"
 
 
 def test_an_evaluation_whose_harness_does_not_count_takes_what_others_took(clock):
@@ -286,7 +299,7 @@ def test_without_a_terminal_a_search_tells_its_trials_and_a_line_a_minute(clock,
         tell.on_pace(Pace(1, 3, 240.0))
         for name in "bcde":
             tell.on_start(recipe(name), MMBENCH)
-        tell.on_answers(recipe("b"), MMBENCH, 5, 9)
+        tell.on_answers(recipe("b"), MMBENCH, 5, 9, "answers")
         threading.Event().wait(0.5)
     talk = spoken(capsys)
     assert talk[:2] == ["greedy: at most 3 evaluations", "  a: overall 45.00 (mmbench 50.00, ocrbench 40.00; 3.0 s)"]
@@ -349,7 +362,7 @@ def test_a_harness_that_counts_tells_how_many_answers_a_benchmark_has(tmp_path, 
     words = ["eval", str(tmp_path / "ckpts/a"), "--eval", "ocrbench", "--model", model, "--batch-size", "4"]
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.stderr
-    assert shares == [(4, 10), (8, 10), (10, 10)]
+    assert shares == [(count, 10, "answers") for count in (4, 8, 10)]
 
 
 def test_names_with_braces_and_brackets_are_names(clock):

@@ -431,7 +431,8 @@ def test_how_many_prompts_are_answered_goes_to_whoever_was_named_when_it_was_mad
         folder, tmp_path / "home", options={"on_answers": lambda *counts: calls.append(counts)}
     ) as candidate:
         candidate.answered(3, 9)
-    assert calls == [(3, 9)]
+        candidate.answered(1, 9, "grades")
+    assert calls == [(3, 9, "answers"), (1, 9, "grades")]
     with candidate_of(folder, tmp_path / "home") as candidate:
         candidate.answered(3, 9)  # nobody was named
 

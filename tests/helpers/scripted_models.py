@@ -78,11 +78,12 @@ class ToyCandidate:
     digest: str
     calls: list[str] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
+    grades: list[tuple[int, int]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     names: tuple[str, ...] = ("m",)
 
-    def answered(self, count, of):
-        self.progress.append((count, of))
+    def answered(self, count, of, what="answers"):
+        (self.progress if what == "answers" else self.grades).append((count, of))
 
     def remark(self, text):
         self.remarks.append(text)

@@ -280,7 +280,7 @@ def test_workers_tell_answers_remarks_and_the_end_of_each_evaluation_and_how_far
     names = ["noisy:first", "noisy:second"]
     made = flat.cook("greedy", pool=pool, eval=names, out=tmp_path / "out", workers=2, progress=progress)
     assert running == []
-    assert ("noisy:first", (3, 9)) in log
+    assert ("noisy:first", (3, 9, "answers")) in log
     assert log.count("answers are odd") == 1
     assert "answers are odd" in made.warnings
     assert next(entry for entry in log if isinstance(entry, str) and "/" in entry) == "0/7"

@@ -60,12 +60,13 @@ class Candidate(Protocol):
                 are listed.
         """
 
-    def answered(self, count: int, of: int) -> None:
+    def answered(self, count: int, of: int, what: str = "answers") -> None:
         """Tell whoever waits how many prompts are answered; an evaluator of seconds need not.
 
         Args:
             count: Those that are.
             of: All of them.
+            what: The word for what is counted: `answers`, and then `grades`, where an LLM judge gives them.
         """
 
     def remark(self, text: str) -> None:

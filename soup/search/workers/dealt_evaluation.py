@@ -134,7 +134,7 @@ class DealtEvaluation:
         except Exception as error:
             self.error = error
 
-    def _tell_answers(self, count: int, total: int) -> None:
+    def _tell_answers(self, count: int, total: int, what: str) -> None:
         if (now := time.monotonic()) - self._told_seconds >= ANSWERS_SECONDS:
             self._told_seconds = now
-            self._tell(AnswersEvent(self.task, self.index, count, total))
+            self._tell(AnswersEvent(self.task, self.index, count, total, what))

@@ -195,12 +195,13 @@ class ScoreEvent:
 
 @dataclass(frozen=True)
 class AnswersEvent:
-    """So many of so many prompts are answered on the suite's benchmark of that index."""
+    """So many of so many prompts are answered on the suite's benchmark of that index; `what` is the word for them."""
 
     task: EvalTask
     index: int
     count: int
     total: int
+    what: str
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class SpeculativeRunner:
         if isinstance(event, AnswersEvent):
             self._show(task, event.index)
             benchmark = self.scorer.suite.on(task.split).entries[event.index].benchmark
-            self.scorer.progress.on_answers(task.recipe, benchmark, event.count, event.total)
+            self.scorer.progress.on_answers(task.recipe, benchmark, event.count, event.total, event.what)
             return
         if isinstance(event, ScoreEvent):
             entry = self.scorer.suite.on(task.split).entries[event.index]

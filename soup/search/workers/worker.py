@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.candidate import SoupCandidate, make_candidate
+from soup.evaluation.candidate import OnAnswers, SoupCandidate, ignore_answers, make_candidate
 from soup.evaluation.harnesses import answer
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, bounded, evaluate_once
 from soup.search.workers.forking import fork_workers, run_anew
@@ -82,11 +82,11 @@ class Worker:
         entries = self._suite.on(task.split).entries
         index, last_seconds = 0, -math.inf
 
-        def tell_answers(count: int, total: int) -> None:
+        def tell_answers(count: int, total: int, what: str) -> None:
             nonlocal last_seconds
             if (now := time.monotonic()) - last_seconds >= ANSWERS_SECONDS:
                 last_seconds = now
-                send(AnswersEvent(task, index, count, total))
+                send(AnswersEvent(task, index, count, total, what))
 
         candidate = self._candidate(task, send, on_answers=tell_answers)
         try:
@@ -131,7 +131,7 @@ class Worker:
         return self._held
 
     def _candidate(
-        self, task: EvalTask, send: Send, on_answers: Callable[[int, int], None] = lambda *_: None, process: str = ""
+        self, task: EvalTask, send: Send, on_answers: OnAnswers = ignore_answers, process: str = ""
     ) -> SoupCandidate:
         spec = self._spec
         return make_candidate(

@@ -286,6 +286,14 @@ def test_one_reply_that_can_t_be_read_counts_as_vlmeval_counts_it(data, settings
     assert score.value == pytest.approx(100 * 23 / 24)
 
 
+@pytest.mark.parametrize(("name", "benchmark"), [("mmvet", MMVET), ("mathvista", MATHVISTA)])
+def test_each_grade_is_told_once_and_in_order_behind_the_answers(name, benchmark, data, settings, tmp_path):
+    candidate = scripted(tmp_path, right(data[name]))
+    VLMEval(settings).evaluate(candidate, benchmark)
+    assert candidate.progress[-1] == (24, 24)
+    assert candidate.grades == [(count, 24) for count in range(1, 25)]
+
+
 def test_nothing_in_a_reply_is_an_empty_reply(server, settings):
     server.plays = lambda *_: (200, json.dumps({"choices": [{"message": {"content": None}}]}))
     assert EndpointJudge.from_settings(settings).ask("?", 0, 3) == ""
