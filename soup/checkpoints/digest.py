@@ -36,6 +36,7 @@ __all__ = [
     "DigestCache",
     "FileStamp",
     "LeafDigests",
+    "close_digests",
     "digest_checkpoint",
     "digest_files",
     "leaves",
@@ -65,16 +66,21 @@ def leaves(spec: TensorSpec) -> Iterator[tuple[int, int]]:
 
 
 class LeafDigests:
-    """The digests of a checkpoint's leaves, put in any order and by several threads: 16 bytes per leaf."""
+    """The digests of a checkpoint's leaves, put in any order and by several threads: 16 bytes per leaf.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+    Args:
+        tensors: The tensors, by name.
+        facts: What counts besides; see `Checkpoint.facts`.
+    """
+
+    def __init__(self, tensors: Mapping[str, TensorSpec], facts: Sequence[str] = ()) -> None:
+        self._tensors, self._facts = tensors, facts
         self._leaves: dict[str, bytes | bytearray] = {}
         self._lock = threading.Lock()
 
     def put(self, name: str, start: int, digest: bytes) -> None:
         """Store the digest of the leaf of tensor `name` whose first element is `start`."""
-        count = -(-self._checkpoint.tensors[name].elements // LEAF_ELEMENTS)
+        count = -(-self._tensors[name].elements // LEAF_ELEMENTS)
         if count <= 1:  # most tensors of a model of many, whose memory counts
             self._leaves[name] = digest
             return
@@ -85,10 +91,13 @@ class LeafDigests:
         offset = start // LEAF_ELEMENTS * 16
         held[offset : offset + 16] = digest
 
+    def missing(self) -> list[TensorSpec]:
+        """Return the tensors without leaves."""
+        return [spec for name, spec in self._tensors.items() if name not in self._leaves]
+
     def close(self) -> ContentDigest:
-        """Combine the leaves to the content digest; tensors without leaves (dropped ones) are read now."""
-        specs = self._checkpoint.tensors
-        _read_leaves(self._checkpoint, [spec for name, spec in specs.items() if name not in self._leaves], self, None)
+        """Combine the leaves, which are all there, to the content digest."""
+        specs = self._tensors
         tensors = {name: xxhash.xxh3_128_hexdigest(self._leaves.pop(name)) for name in specs}
 
         def line(name: str) -> str:
@@ -99,7 +108,7 @@ class LeafDigests:
         # Lines are sorted as their names are, but for names that hold the sign between. All lines at once take memory.
         for name in sorted(specs, key=line if any("\0" in name for name in specs) else None):
             content.update(line(name).encode())
-        for fact in sorted(self._checkpoint.facts):
+        for fact in sorted(self._facts):
             content.update(fact.encode())
         return ContentDigest(f"xxh3:{content.hexdigest()}", tensors)
 
@@ -111,8 +120,16 @@ def digest_checkpoint(checkpoint: Checkpoint, progress: ByteProgress | None = No
         CheckpointError: A file could not be read to its end.
     """
     checkpoint = checkpoint.stored
-    digests = LeafDigests(checkpoint)
-    _read_leaves(checkpoint, list(checkpoint.tensors.values()), digests, progress)
+    return close_digests(checkpoint, LeafDigests(checkpoint.tensors, checkpoint.facts), progress)
+
+
+def close_digests(checkpoint: Checkpoint, digests: LeafDigests, progress: ByteProgress | None = None) -> ContentDigest:
+    """Return the content digest of a checkpoint, some of whose leaves are known; the others are read now.
+
+    Raises:
+        CheckpointError: A file could not be read to its end.
+    """
+    _read_leaves(checkpoint, digests.missing(), digests, progress)
     return digests.close()
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
+from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, close_digests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
@@ -74,6 +74,7 @@ class _Loop:
     sink: Sink
     digests: dict[Checkpoint, LeafDigests]
     prepare_torch: Callable[[], None]
+    result: LeafDigests | None
     rejections: dict[str, Problem] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     scratch: Scratch = field(default_factory=Scratch)
@@ -102,6 +103,7 @@ def for_each_block(
     *,
     hashing: bool = False,
     known: Mapping[Checkpoint, ContentDigest] = MappingProxyType({}),
+    result: LeafDigests | None = None,
 ) -> tuple[ContentDigest, ...]:
     """Merge `tensors` block by block into `sink`.
 
@@ -112,6 +114,7 @@ def for_each_block(
         options: Block size, threads and progress.
         hashing: Whether to digest the inputs on the way.
         known: Those whose digests are known, from a pass before.
+        result: Takes the digests of what goes into `sink`.
 
     Returns:
         With `hashing` the content digest of each input, and then of the base if it is only adapters that read it;
@@ -121,7 +124,7 @@ def for_each_block(
         PoolError: NaN, infinity, overflow, or integer tensors that differ; all such tensors are listed.
         CheckpointError: A read failed.
     """
-    digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing, known=known)
+    digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing, known=known, result=result)
     if rejections:
         lines = (str(rejections[name]) for name in sorted(rejections))
         raise PoolError(f"{pluralize(len(rejections), 'tensor')} can't be merged:\n{bullet_list(lines)}")
@@ -136,6 +139,7 @@ def scan_blocks(
     *,
     hashing: bool = False,
     known: Mapping[Checkpoint, ContentDigest] = MappingProxyType({}),
+    result: LeafDigests | None = None,
 ) -> ScanResult:
     """Do as `for_each_block` does, but return what can't be merged instead of raising it.
 
@@ -144,12 +148,12 @@ def scan_blocks(
     """
     options = options or Options()
     stored = list(stored_checkpoints(blend)) if hashing else []
-    digests = {checkpoint: LeafDigests(checkpoint) for checkpoint in stored if checkpoint not in known}
+    digests = {part: LeafDigests(part.tensors, part.facts) for part in stored if part not in known}
     units = _all_units(blend, tensors)
     with single_threaded_torch() as prepare:
-        loop = _Loop(blend, options, sink, digests, prepare)
+        loop = _Loop(blend, options, sink, digests, prepare, result)
         run_on_threads(lambda unit: _merge_unit(loop, *unit), units, options.threads or default_threads())
-    closed = {**known, **{checkpoint: leaf_digests.close() for checkpoint, leaf_digests in digests.items()}}
+    closed = {**known, **{part: close_digests(part, leaf_digests) for part, leaf_digests in digests.items()}}
     return ScanResult(tuple(closed[checkpoint] for checkpoint in stored), loop.rejections)
 
 
@@ -195,6 +199,7 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
         for number, source in enumerate(inputs.sources)
         if source.checkpoint in loop.digests
     }
+    made = _LeafHasher(loop.result, spec.name, start) if loop.result else None
     for first, elements in _blocks(loop, inputs, start, count):
         widths = [spec.dtype.bits // 8 for spec in (*(source.spec for source in inputs.sources), inputs.specs[0])]
         *views, out = loop.scratch.buffers([elements * width for width in widths])
@@ -207,10 +212,12 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
             merged = out
         else:
             merged = inputs.merge_bytes(views, first, out) or _merge_in_torch(loop, inputs, views, first)
+        if made:
+            made.update(merged, len(merged) // max(elements, 1))
         loop.sink(spec.name, first, merged)
         if loop.options.progress:
             loop.options.progress(sum(map(len, views)))
-    for hasher in hashers.values():
+    for hasher in (*hashers.values(), *([made] if made else [])):
         hasher.close()
 
 

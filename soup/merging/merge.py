@@ -8,11 +8,11 @@ dropped by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from soup.checkpoints.destination import remove_replaced
-from soup.checkpoints.digest import digest_files
+from soup.checkpoints.digest import LeafDigests, digest_files
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.writer import CheckpointWriter
 from soup.errors import OutputError
@@ -61,6 +61,7 @@ def write_soup(
     if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
+    result = _result_digests(plan)
     with CheckpointWriter(out, plan.files, header_metadata(NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         known = plan.missing_digests(on_bytes)
         blend = plan.prepared(on_bytes, known)
@@ -68,11 +69,17 @@ def write_soup(
             on_remark(text)
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
-            digests = for_each_block(blend, plan.reads, writer.write, loop, hashing=True, known=known)
+            digests = for_each_block(blend, plan.reads, writer.write, loop, hashing=True, known=known, result=result)
             contents = [digest.content for digest in digests]
             del digests, known  # of each tensor
         plan.refuse_changed()
-        sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
+        sealed = _sealed(plan, contents, result)
+        if plan.recipe.result_digest not in (None, sealed.result_digest):
+            on_remark(
+                f"{out}: its weights are not those that the recipe was sealed with: expected "
+                f"{plan.recipe.result_digest}, found {sealed.result_digest}. Another version of soup or of a library "
+                "rounded otherwise, and scores of then are those of other weights."
+            )
         add_side_files(writer, plan, sealed, out, scores, scores_note)
         writer.commit(header_metadata(sealed.digest))
     return sealed
@@ -131,22 +138,36 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
         return None
     known = plan.missing_digests(on_bytes)
     blend = plan.prepared(on_bytes, known)
+    result = _result_digests(plan)
     with held, wrap_method_errors(plan.recipe.method):
         loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
-        digests = for_each_block(blend, plan.reads, held.compare, loop, hashing=True, known=known)
+        digests = for_each_block(blend, plan.reads, held.compare, loop, hashing=True, known=known, result=result)
     plan.refuse_changed()
-    sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
+    sealed = _sealed(plan, [digest.content for digest in digests], result)
     if earlier.digest != sealed.digest:
         return None
     different = sorted(held.different)
     different += [name for name, path in plan.side_files.items() if not is_kept(plan, out, name, path)]
     if different:
+        why = "not as it was made: it was edited, or a disk failed"
+        if earlier.result_digest not in (None, sealed.result_digest):
+            why = "as another version of soup or of a library rounded it"
         raise OutputError(
-            f"{out}: holds this soup, but not as it was made: it was edited, or a disk failed. What differs:\n"
+            f"{out}: holds this soup, but {why}. What differs:\n"
             f"{bullet_list(different)}\nPass {option_name('overwrite')} to make it again, or choose another "
             f"{option_name('out')}."
         )
     return sealed
+
+
+def _result_digests(plan: MergePlan) -> LeafDigests:
+    return LeafDigests({spec.name: spec for spec in plan.writes})
+
+
+def _sealed(plan: MergePlan, contents: Sequence[str], result: LeafDigests) -> Recipe:
+    """Return the recipe with the digests of what was read, and of what was made."""
+    sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
+    return sealed.model_copy(update={"result_digest": result.close().content})
 
 
 def refuse_inputs_as_output(pool: Pool, out: Path, folder: Path | None = None) -> None:

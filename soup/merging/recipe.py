@@ -61,6 +61,7 @@ class Recipe(BaseModel):
         ingredients: In the order in which values are added up, one at least.
         side_digest: That of the files that the soup takes along from its base or first ingredient (config, tokenizer,
             processor, code), for a score depends on them too.
+        result_digest: That of the weights that it made, as `soup inspect` shows it; no part of the recipe's digest.
         objective: What the soup was chosen by, for people; no part of the digest.
 
     Raises:
@@ -81,6 +82,7 @@ class Recipe(BaseModel):
     tokenizer: CheckpointSource | None = None
     ingredients: tuple[Share, ...] = Field(min_length=1)
     side_digest: str | None = None
+    result_digest: str | None = None
     objective: dict[str, object] = Field(default_factory=dict)
 
     @field_validator("method")
@@ -209,7 +211,7 @@ class Recipe(BaseModel):
         count = len(self.ingredients)
         base = filled[count] if len(filled) > count else self.base
         update = {"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest, "code": code}
-        return self.model_copy(update=update)
+        return self.model_copy(update={**update, "result_digest": None})
 
     def refuse_untrusted_code(self, *, trusted: bool) -> None:
         """Refuse a method of its own, `FILE.py:CLASS` or `package.module:CLASS`; its code is digested, and not run.

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import soup
+from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.reader import Checkpoint
 from soup.cli.app import cli
 from soup.errors import RecipeError
 from soup.merging import kernel_library
@@ -87,7 +89,10 @@ def test_blocks_and_threads_change_no_byte(pools, case, dtype):
     folder, results = pools(dtype), []
     for number, (block, threads) in enumerate([(None, 2), (7, 1), (4096, 3)]):
         options = MergeOptions(block_elements=block, threads=threads)
-        results.append(merge(folder, method_of(case), f"{case}-{number}", options=options, **CASES[case]))
+        out = f"{case}-{number}"
+        results.append(merge(folder, method_of(case), out, options=options, **CASES[case]))
+        made = digest_checkpoint(Checkpoint(folder / out)).content
+        assert soup.Recipe.read(folder / out / "recipe.yaml").result_digest == made
     for other in results[1:]:
         assert all(same_bits(other[name], results[0][name]) for name in results[0])
 
