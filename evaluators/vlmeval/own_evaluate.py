@@ -83,7 +83,8 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
-            data_set, rows = _evaluated_rows(rule, data_set, files.read_back(with_companions(data_set, rule, frame)))
+            read = files.read_back(with_companions(data_set, rule, frame), data_set.whole)
+            data_set, rows = _evaluated_rows(rule, data_set, read)
             result = _result(rule, data_set, rows, files, own_judge)
             if judge is not None:
                 judge.refuse_unread(own_judge.unread(by_prompt=bool(rule.spread))[:: rule.tries], len(frame))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
-from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.library_types import IMAGE_COLUMNS, DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import PointsOf, Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
@@ -70,11 +70,24 @@ class OwnFiles:
         self.tables: list[Frame] = []
         self.told: dict[object, float] = {}
 
-    def read_back(self, frame: Frame) -> Frame:
-        """Return the rows as VLMEvalKit reads them from the file that it writes, but every answer as text."""
+    def read_back(self, frame: Frame, whole: Frame) -> Frame:
+        """Return the rows as VLMEvalKit reads them from the file that it writes, but every answer as text.
+
+        A part of the rows reads back as it does among all of them: where all of its cells look like numbers and others
+        do not, they are texts.
+
+        Args:
+            frame: Some of a data set's rows, with a column of predictions.
+            whole: All of them.
+        """
         file = str(self._folder / "rows.tsv")
-        self._dump(frame, file)
-        return self._load(file).assign(prediction=[str(answer) for answer in frame["prediction"]])
+        is_part = len(frame) < len(whole) and whole.index.is_unique
+        rows = whole.drop(columns=[*IMAGE_COLUMNS], errors="ignore") if is_part else frame
+        self._dump(rows, file)
+        read = self._load(file)
+        if is_part:
+            read = read.set_axis(whole.index).loc[frame.index].reset_index(drop=True)
+        return read.assign(prediction=[str(answer) for answer in frame["prediction"]])
 
     def evaluate(self, rule: Rule, data_set: DataSet, rows: Frame, judge: JudgeSession | None) -> Any:
         """Call the data set's `evaluate` on rows, in a fresh folder: it takes what it finds there for its own."""

@@ -971,6 +971,19 @@ def test_questions_of_one_part_are_scored_alone_though_vlmeval_stops_where_a_par
         assert score.value == pytest.approx(100 * sum(score.questions.values()) / len(asked))
 
 
+def test_a_part_of_the_questions_has_the_points_that_it_has_among_all(settings, tmp_path):
+    rows = put(tmp_path, "MTVQA_TEST")
+    for row, text in zip(rows, ("3.50", "007", "1e3", "True"), strict=False):
+        row["answer"] = text
+    write_tsv(tmp_path / "LMUData" / "MTVQA_TEST.tsv", rows)
+    candidate = scripted(tmp_path, {str(row["index"]): row["answer"] for row in rows})
+    benchmark = Benchmark("MTVQA_TEST", "vlmeval", "MTVQA_TEST")
+    assert VLMEval(settings).evaluate(candidate, benchmark).value == 100
+    for count in (1, 2, 3):  # which look like numbers by themselves
+        some = replace(benchmark, only=frozenset(str(row["index"]) for row in rows[:count]))
+        assert VLMEval(settings).evaluate(candidate, some).value == 100
+
+
 def test_the_list_of_all_names_kind_judge_and_why_not(settings, tmp_path):
     put(tmp_path, "RealWorldQA")
     put(tmp_path, "ChartQA_TEST")
