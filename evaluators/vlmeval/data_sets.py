@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import hashlib
 import inspect
 import os
 import warnings
@@ -164,7 +165,9 @@ def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
 def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
     folder = VideoFolder(path.parent)
     choice = benchmark.rule.shown_frames if benchmark.rule else ""
-    hooks = video_hooks(base, folder, path, lambda video: images.frame_paths(video, benchmark.frames, choice))
+    hooks = video_hooks(
+        base, folder, path, lambda video: images.frame_paths(video, benchmark.frames, choice), images.link
+    )
     frame = _read(path)
     refuse_faults(
         benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))
@@ -177,15 +180,19 @@ def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, ba
     # Its folder of frames and its complaint about a library that reads videos are not wanted.
     names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger(), "load": lambda *_: frame.copy()}
     with python_strings(), replaced_names(names):
-        data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames)
-        data_set.mended_rows, data_set.image_sizes = (), ""
-        data_set.spread, data_set.whole = {}, data_set.data
+        settings = dict(benchmark.rule.built_with) if benchmark.rule else {}
+        data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames, **settings)
+        data_set.mended_rows, data_set.spread, data_set.whole = (), {}, data_set.data
+        pictures: list[str] = []
         for row in data_set.data.to_dict("records"):
             try:
-                data_set.build_prompt(row)
+                prompt = data_set.build_prompt(row)
             except Exception as cause:
                 fault = f"row {row['index']}: VLMEvalKit can't make its prompt ({type(cause).__name__}: {cause})"
                 refuse_faults(benchmark, path, [fault])
+            pictures += [Path(part["value"]).name for part in prompt if part["type"] == "image" and "video" not in part]
+    # Beside videos a question may show images, which are named by their content.
+    data_set.image_sizes = hashlib.sha256("\n".join(pictures).encode()).hexdigest() if pictures else ""
     return data_set
 
 

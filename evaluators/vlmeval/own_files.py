@@ -67,6 +67,7 @@ class OwnFiles:
         self._folder, self._name, self._calls = folder, name, 0
         self._kept: dict[str, Frame] = {}
         self._rows: Frame = ()
+        self._keeps_tables = False
         self.tables: list[Frame] = []
         self.told: dict[object, float] = {}
 
@@ -96,7 +97,7 @@ class OwnFiles:
         folder.mkdir()
         file = str(folder / f"soup_{self._name}.{rule.suffix}")
         Path(file).touch()
-        self._rows = rows
+        self._rows, self._keeps_tables = rows, rule.keeps_tables
         self._kept[file] = rows.set_axis(list(rows["index"])) if rule.by_index else rows
         settings: dict[str, object] = dict(rule.settings)
         if judge is not None:
@@ -132,7 +133,7 @@ class OwnFiles:
             self.tables.append(type(self._rows)(data))
         if hasattr(data, "columns"):
             self.tables.append(data.copy())
-            if str(file).endswith(".xlsx") or str(file) in self._kept:
+            if self._keeps_tables or str(file).endswith(".xlsx") or str(file) in self._kept:
                 self._kept[str(file)] = data.copy()
                 Path(file).touch()
                 return

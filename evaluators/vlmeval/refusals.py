@@ -59,11 +59,9 @@ VIDEOS: Mapping[str, str] = {
     "MVBench": "it shows parts of videos, from one second to another; MVBench_MP4 asks the same of whole videos",
     "MVTamperBench": "VLMEvalKit's metric reads its table back from an Excel file, and tables stay in memory here",
     "EgoExoBench_MCQ": "a question shows parts of several videos, from one second to another",
-    "VideoMMMU": "VLMEvalKit reads what it found in open answers back as texts, so that none of them is right",
     "V2PBench": "VLMEvalKit's `evaluate` returns no result for it",
     "MMSIVideoBench": "its videos are folders of pictures, of which a question shows several parts",
     "OMTGBench": "it shows so many frames a second, and a number of frames at equal distances is shown here",
-    "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
     **_all(
         "CGBench_MCQ_Grounding CGBench_MCQ_Grounding_Mini CGBench_OpenEnded CGBench_OpenEnded_Mini CGAVCounting "
         "VCRBench",

@@ -62,6 +62,8 @@ class Rule:
         variables: Variables of the environment that choose what is asked, with the values that are scored; the first is
             the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
+        keeps_tables: Whether the tables that it writes and reads back stay in memory: a list would become a text.
+        built_with: What else its class is built with, by name.
         shown_frames: Which frames of a video are shown: from its first to its last (`ends`), in the middles of equal
             parts (`middles`), or at equal distances between the ends.
         pairs_rows: Whether the data set's rows, and not the answers' own, say what is right, paired as they stand.
@@ -100,6 +102,8 @@ class Rule:
     reads_itself: bool = False
     shown_frames: Literal["", "ends", "middles"] = ""
     by_index: bool = False
+    keeps_tables: bool = False
+    built_with: tuple[tuple[str, object], ...] = ()
     pairs_rows: bool = False
     columns: str = ""
     numbers_rows: bool = False

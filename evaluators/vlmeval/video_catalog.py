@@ -14,6 +14,7 @@ __all__ = ["videos"]
 
 KINDS = {
     "DSRBench": CHOICE,
+    "LongVideoBench": CHOICE,
     "MLVU_MCQ": CHOICE,
     "MLVU_OpenEnded": OPEN,
     "MMBenchVideo": OPEN,
@@ -29,6 +30,7 @@ KINDS = {
     "TempCompass_YorN": YES_NO,
     "VideoMME": CHOICE,
     "VideoMMEv2": CHOICE,
+    "VideoMMMU": OPEN,
     "VideoTT": CHOICE,
     "Video_Holmes": CHOICE,
     "VsiBench": OPEN,

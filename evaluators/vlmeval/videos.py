@@ -6,6 +6,7 @@ frame floor(i (F - 1) / (N - 1)), or floor(s / 2 + round(i s)), s = (F - 1) / N,
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -180,7 +181,11 @@ def _shown_rate(file: Path, count: int) -> float | None:
 
 
 def video_hooks(
-    base: type[DataSet], folder: VideoFolder, table: Path, frame_paths: Callable[[Path], list[str]]
+    base: type[DataSet],
+    folder: VideoFolder,
+    table: Path,
+    frame_paths: Callable[[Path], list[str]],
+    link: Callable[[dict[str, str]], dict[str, str]],
 ) -> dict[str, Callable[..., Any]]:
     """Return what stands for a class's ways to its folder, to frames and to prompts for a model of images.
 
@@ -189,13 +194,16 @@ def video_hooks(
         folder: Where its videos are.
         table: Its table.
         frame_paths: Gives the files that a video's frames will be.
+        link: Makes a part of a prompt, an image that lies beside the videos, one that is named by its content.
     """
     tells_rate = SHOWN_RATE in inspect.getsource(base.build_prompt)
     gives_more = "return frame_paths, indices, video_info" in inspect.getsource(base.save_video_frames)
     videos: dict[str, str] = {}  # names by the path of each frame
 
-    def save_video_frames(self: DataSet, line: Row, *_: object, **__: object) -> Any:
+    def save_video_frames(self: DataSet, line: Row, *more: object, **_: object) -> Any:
         name, prefix = (line, "") if isinstance(line, str) else (str(line["video"]), str(line.get(FOLDER, "")))
+        if isinstance(line, str) and more and isinstance(more[0], str):  # a question's name, and its video's
+            name = more[0]
         (video,) = folder.find(name, prefix)  # see faults
         paths = frame_paths(video)
         videos.update(dict.fromkeys(paths, name))
@@ -203,8 +211,8 @@ def video_hooks(
         return (paths, [], times) if gives_more else paths
 
     def build_prompt(self: DataSet, line: Row) -> list[dict[str, str]]:
-        prompt: list[dict[str, str]] = base.build_prompt(self, line, video_llm=False)
-        return [{**part, "video": videos[part["value"]]} if part["type"] == "image" else part for part in prompt]
+        prompt: list[dict[str, str]] = base.build_prompt(self, copy.copy(line), video_llm=False)  # one adds to its row
+        return [{**part, "video": videos[part["value"]]} if part["value"] in videos else link(part) for part in prompt]
 
     return {
         "prepare_dataset": lambda self, *_: {"root": str(folder.root), "data_file": str(table)},

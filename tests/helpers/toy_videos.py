@@ -24,7 +24,7 @@ class ToyVideos:
     total: Callable[[Any], float]
     right: Callable[[dict[str, Any]], str] = lambda row: str(row["answer"])
     files: Sequence[str] = ("video0", "video1", "video2")
-    right_there: Sequence[str] = ()  # answers that VLMEvalKit alone takes for right ones
+    right_there: Sequence[str] = ()  # answers that VLMEvalKit alone takes for right ones, or leaves out
 
 
 def gif(path, frames):
@@ -164,6 +164,39 @@ TOY_VIDEOS: dict[str, ToyVideos] = {
             dimensions=lambda i: repr([["Technical", "Temporal"][i % 2], "x"]),
         ),
         counted,
+    ),
+    "LongVideoBench": ToyVideos(
+        lambda: video_rows(
+            34,
+            video_path=lambda i: f"./videos/video{i % 3}.gif",
+            candidates=lambda i: repr(options(i)),
+            correct_choice=lambda i: i % 4,
+            duration_group=of_table("longvideobench", "DURATIONS"),
+            question_category=of_table("longvideobench", "TASK_CATEGORIES"),
+            subtitle_path=lambda i: f"video{i % 3}_en.json",
+            starting_timestamp_for_subtitles=lambda i: 0,
+            duration=lambda i: 8.5,
+        ),
+        lambda result: 100 * float(result["overall"]["overall"]),
+    ),
+    "VideoMMMU": ToyVideos(
+        lambda: [
+            {
+                "index": i,
+                "id": f"dev_Art_{i}",
+                "category": ["Perception", "Comprehension", "Adaptation"][i % 3],
+                "question": row["question"],
+                "options": json.dumps(options(i)),
+                "answer": ["3.50", "rodent", "1,000"][i // 6 % 3] if i % 6 == 2 else row["answer"],
+                "question_type": "open" if i % 6 == 2 else "multiple-choice",
+                "video": f"videos/{row['video']}.gif",
+                "image": f"images/picture{i % 2}.png" if i % 3 == 2 else "",
+            }
+            for i, row in enumerate(video_rows(36))
+        ],
+        lambda result: float(result["Overall"]["acc"]),
+        right=lambda row: f"So. Answer: {row['answer']}",
+        right_there=(" ", "\r\n", "NULL"),
     ),
     "Video-MME-v2": ToyVideos(
         lambda: video_rows(

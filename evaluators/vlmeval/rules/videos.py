@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from evaluators.vlmeval.rule import Rule, for_classes
 from evaluators.vlmeval.rules.spatial import HITS, KINDS, NUMBERS
 
 __all__ = ["VIDEOS"]
+
+
+def _comparable(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found in an answer: nothing in an empty one, which would be left out of the total.
+
+    Nor what does not equal itself, the number that `nan` is, at which VLMEvalKit would stop.
+    """
+    parsed = found["parsed_pred"]
+    parsed = (
+        []
+        if parsed == "API Error"
+        else [each for each in parsed if each == each]
+        if isinstance(parsed, list)
+        else parsed
+    )
+    return {**found, "parsed_pred": parsed}
 
 
 VIDEOS: Mapping[str, Rule] = {
@@ -41,6 +58,28 @@ VIDEOS: Mapping[str, Rule] = {
         columns="index answer candidates",
     ),
     "VideoMME": Rule("", 100, "score", judge="may", caption="right answers", columns="answer"),
+    # It reads its table back, in which a list that it found in an answer is a text, of which no letter is right.
+    "VideoMMMU": Rule(
+        "",
+        told_by={
+            "dataset.videommmu.evaluate_mmmu": lambda rows, result: [result[0][row["id"]] == "Correct" for row in rows]
+        },
+        mended={"dataset.videommmu.process_results": _comparable},
+        keeps_tables=True,
+        caption="right answers",
+        columns="id category answer options question_type",
+    ),
+    # The other way round than it says: told to use subtitles, it shows frames alone.
+    "LongVideoBench": Rule(
+        "",
+        100,
+        "score",
+        judge="may",
+        caption="right answers",
+        by_index=True,
+        built_with=(("use_subtitle", True),),
+        columns="video_path correct_choice candidates duration_group question_category",
+    ),
     "VideoTT": Rule("", 100, "score", judge="may", caption="right answers", columns="answer capability"),
     "Video_Holmes": Rule("", 100, "score", caption="right answers", by_index=True, columns="answer question_type"),
     "QBench_Video_MCQ": Rule("", 100, "score", caption="right answers", by_index=True, columns="answer dimensions"),

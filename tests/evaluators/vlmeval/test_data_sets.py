@@ -341,7 +341,7 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("SIUO", "SIUO: not scored here: it is two data sets together: name SIUO_GEN and SIUO_MCQ"),
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
         ("MVBench_8frame", "it shows parts of videos, .* MVBench_MP4 asks the same of whole videos"),
-        ("VideoMMMU", "reads what it found in open answers back as texts"),
+        ("VideoMMMU_1fps", "videos are shown here as a number of frames, and by no other setting"),
         ("MVTamperBench", "reads its table back from an Excel file"),
         ("Video-MME_1fps", "videos are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),

@@ -134,13 +134,22 @@ ASPECTS += [
 ]
 
 
-def evaluate_plainly(name, rows, answers, directory, monkeypatch, **judge):
+def evaluate_plainly(name, rows, answers, directory, monkeypatch, *, keeps_tables=True, **judge):
     """VLMEvalKit's own `evaluate` on a file of predictions; its classes need no data set for it."""
     entry = known_benchmark(Benchmark(name, "vlmeval", name))
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setenv("PRED_FORMAT", "tsv")
-        patch.setattr(vlmeval_module(entry.module), "build_judge", StandInOfGrades, raising=False)
+        module = vlmeval_module(entry.module)
+        patch.setattr(module, "build_judge", StandInOfGrades, raising=False)
+        if entry.rule.keeps_tables and keeps_tables:
+            place = module.get_intermediate_file_path
+            pickled = {"_score": "pkl"}  # VLMEvalKit's own table would have texts in place of lists
+            patch.setattr(
+                module,
+                "get_intermediate_file_path",
+                lambda file, suffix, kind=None: place(file, suffix, kind or pickled.get(suffix)),
+            )
         predictions = [answers[str(row["index"])] for row in rows]
         directory.mkdir()
         file = write_tsv(
@@ -185,11 +194,18 @@ def test_multiple_choice_about_videos_is_scored_as_vlmeval_does(settings, tmp_pa
     assert score.value == pytest.approx(100 * hits / count)
 
 
+def put_pictures(folder, rows):
+    for number, name in enumerate(dict.fromkeys(row["image"] for row in rows if row.get("image"))):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 8), (100 + number, 9, 9)).save(folder / name)
+
+
 def put_videos(tmp_path, name):
     toy = TOY_VIDEOS[name]
     rows = toy.rows()
     for number, video in enumerate(toy.files):
         gif(tmp_path / "LMUData" / name / "videos" / f"{video}.gif", 20 + number)
+    put_pictures(tmp_path / "LMUData" / name, rows)
     write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
     return rows
 
@@ -267,6 +283,67 @@ def test_some_classes_show_a_video_from_its_first_frame_to_its_last(name, settin
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: numpy.linspace(0, F - 1, N, dtype=int).
     assert seen == {tuple(int(i * (total - 1) / (count - 1)) for i in range(count)) for total in (20, 21, 22)}
+
+
+def test_an_empty_answer_of_videommmu_is_wrong_and_counts_and_open_ones_count_in_halves_of_a_split_too(
+    settings, tmp_path
+):
+    rows = put_videos(tmp_path, "VideoMMMU")
+    right = {str(row["index"]): TOY_VIDEOS["VideoMMMU"].right(row) for row in rows}
+    empty = dict(zip(right, ("", " ", "NULL", "None"), strict=False))
+    candidate = scripted(tmp_path, right | empty)
+    score = VLMEval(settings).evaluate(candidate, of("VideoMMMU"))
+    assert (score.n, score.value) == (36, pytest.approx(100 * 32 / 36))
+    halves = [replace(of("VideoMMMU"), split=Split(part, 0.5)) for part in ("selection", "report")]
+    points = [VLMEval(settings).evaluate(candidate, half).questions for half in halves]
+    opens = frozenset(str(row["index"]) for row in rows if row["answer"] == "3.50")
+    of_numbers = VLMEval(settings).evaluate(candidate, replace(of("VideoMMMU"), only=opens))
+    assert points[0] | points[1] | of_numbers.questions == score.questions
+    none = scripted(tmp_path, dict.fromkeys(right, ""), "none")
+    assert VLMEval(settings).evaluate(none, of("VideoMMMU")).value == 0
+
+
+def test_vlmeval_s_own_table_of_videommmu_loses_what_was_found_in_open_answers(tmp_path, monkeypatch):
+    rows = TOY_VIDEOS["VideoMMMU"].rows()
+    right = {str(row["index"]): TOY_VIDEOS["VideoMMMU"].right(row) for row in rows}
+    theirs = evaluate_plainly("VideoMMMU", rows, right, tmp_path / "o", monkeypatch, keeps_tables=False)
+    assert theirs["Overall"]["acc"] == pytest.approx(100 * 30 / 36)
+
+
+def test_a_picture_that_a_question_shows_after_a_video_is_a_picture_and_its_content_is_in_the_key(settings, tmp_path):
+    rows, folder = put_videos(tmp_path, "VideoMMMU"), tmp_path / "LMUData" / "VideoMMMU"
+    VLMEval(settings).evaluate(scripted(tmp_path, {str(row["index"]): "A" for row in rows}), of("VideoMMMU"))
+    seen = [json.loads(line) for line in (tmp_path / "model.seen").read_text().splitlines()]
+    assert sorted(map(len, seen)) == [8] * 24 + [9] * 12
+    assert {reds[8] for reds in seen if len(reds) == 9} == {100, 101}
+    benchmark = known_benchmark(of("VideoMMMU"))
+    data_set = open_data_set(benchmark, data_file(benchmark), ImageFiles())
+    prompt = [plain_part(part) for part in data_set.build_prompt(data_set.data.iloc[2])]
+    assert [part.get("video") for part in prompt] == ["videos/video2.gif"] * 8 + [None, None]
+    before = VLMEval(settings).identity(of("VideoMMMU"))
+    size = (folder / "images" / "picture1.png").stat().st_size
+    Image.new("RGB", (16, 8), (102, 9, 9)).save(folder / "images" / "picture1.png")
+    assert (folder / "images" / "picture1.png").stat().st_size == size
+    assert VLMEval(settings).identity(of("VideoMMMU")) != before
+    (folder / "images" / "picture1.png").unlink()
+    with pytest.raises(
+        EvaluatorError, match=r"row 5: VLMEvalKit can't make its prompt \(FileNotFoundError: .*picture1"
+    ):
+        VLMEval(settings).identity(of("VideoMMMU"))
+
+
+def test_longvideobench_shows_frames_without_subtitles_and_its_options_once(settings, tmp_path):
+    put_videos(tmp_path, "LongVideoBench")
+    benchmark = known_benchmark(of("LongVideoBench_8frame"))
+    data_set = open_data_set(benchmark, data_file(benchmark), ImageFiles())
+    for row in (data_set.data.iloc[1], data_set.data.to_dict("records")[1]):
+        prompts = [[plain_part(part) for part in data_set.build_prompt(row)] for _ in range(2)]
+        assert prompts[0] == prompts[1]
+        assert [part.get("video") for part in prompts[0]] == [None, *["./videos/video1.gif"] * 8, None]
+        assert prompts[0][-1]["value"] == (
+            "<1> What happens?\nA. thing 1\nB. other 1\nC. none\nD. all\n"
+            "Answer with the option's letter from the given choices directly."
+        )
 
 
 def test_mvbench_shows_the_middles_of_a_video_s_parts(settings, tmp_path):
