@@ -20,6 +20,7 @@ from typing import Any
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.limited_calls import LimitedCalls
 from evaluators.vlmeval.own_files import OwnFiles, OwnImages
 from evaluators.vlmeval.own_judge import OwnClient, OwnJudge
 from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts, with_companions
@@ -65,7 +66,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
         EvaluatorError: there is no total where the rule expects it, or it is not what the points say.
     """
     load_inner_imports(type(data_set))
-    with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
+    with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder, LimitedCalls(Path(folder)) as limited:
         files, own_judge = (
             OwnFiles(Path(folder), data_set.dataset_name),
             OwnJudge(judge, rule.replies, rule.replies_to, rule.otherwise, Path(folder)),
@@ -73,6 +74,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
         names = {**files.names(judge), **files.heard(rule.told_by), **_mended(rule), **_completed(rule)}
         names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
         names["Image"] = OwnImages(data_set)
+        names |= limited.functions(rule.limited)
         if rule.is_exact:
             names["round"] = lambda number, *_: number
         if rule.reads_itself:

@@ -29,6 +29,7 @@ class Rule:
         full: The points of a right answer.
         told_by: Functions of VLMEvalKit's that take a list of rows, by their full names: where no table has the points.
         mended: Functions of VLMEvalKit's, by full names, and what makes of their results such as it can go on with.
+        limited: Functions of VLMEvalKit's, by full names, that compare formulas without a limit of time.
         completed: Classes of VLMEvalKit's, by full names, and what they look up and lack.
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         judge: Whether an LLM judge is asked never, on demand, or always.
@@ -76,6 +77,7 @@ class Rule:
     full: float = 1.0
     told_by: Mapping[str, PointsOf] = field(default_factory=dict)
     mended: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    limited: tuple[str, ...] = ()
     completed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     is_mean: bool = True
     judge: Judging = "never"

@@ -71,6 +71,7 @@ JUDGED: Mapping[str, Rule] = {
         weight=_physics_points,
         suffix="xlsx",
         caption="earned points, of all points",
+        limited=("dataset.utils.hipho_verifier.are_equal_under_sympy",),
         replies=r"\d|^\s*\[?(?:Inc|C)orrect\]?\s*$",
         otherwise=r"\boxed{0}",
         columns="answer points",
@@ -82,7 +83,7 @@ JUDGED: Mapping[str, Rule] = {
         packages=("timeout_decorator", "latex2sympy2_extended"),
         columns="answer category choices",
     ),
-    "LENS": Rule("Overall/acc", 1, judge="always"),
+    "LENS": Rule("Overall/acc", 1, judge="always", limited=("dataset.utils.lens.is_equal",)),
     "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", replies=r"\A[A-Z]+\Z", columns="answer skill"),
     # Its judge rates the reasoning, too: at a reply without a rating VLMEvalKit stops, after some more tries.
     "OCR_Reasoning": Rule(
@@ -163,6 +164,7 @@ JUDGED: Mapping[str, Rule] = {
         "score",
         judge="always",
         replies=r"(?:^|[Jj]udgement:)\s*([01])\s*$",
+        limited=("dataset.utils.seephys.post_check",),
         replies_to=r"Judgement:\s*$",
         otherwise="0",
         columns="answer language",
