@@ -525,6 +525,33 @@ def test_masks_that_a_table_names_are_found_in_the_folder_of_the_data_set_and_st
         VLMEval(settings).identity(benchmark)
 
 
+def test_a_box_of_more_pixels_than_memory_holds_is_wrong_and_others_are_read_as_vlmeval_does(
+    settings, tmp_path, monkeypatch
+):
+    name, parser = "RefSpatial_wo_unseen", vlmeval_module("dataset.utils.spatial_bench.tools.utils").Point2DParser
+    rows, read = toy_clicks.place_rows(tmp_path / "LMUData" / "images" / name), parser.__dict__["_text2pts"].__func__
+    monkeypatch.setitem(ALL, name, toy_data_sets.Toy(lambda: rows, toy_data_sets.key("overall")))
+    texts = ["(0, 0, 3, 3)", "(0.0, 0.0, 0.5, 0.5)", "(1, 2)", "(1,2,3)", "(3 - 1)", "(9, 9, 2, 1), (1, 1, 4, 4)"]
+    texts = [*texts, *["(0.1, 0.1)"] * (len(rows) - 8), "(9,9,0,0)", "nothing"]
+    answers = {str(row["index"]): text for row, text in zip(rows, texts, strict=True)}
+    put(tmp_path, name)
+    total = theirs(name, rows, answers, tmp_path / "o", monkeypatch)["overall"]
+    huge = answers | {str(rows[-1]["index"]): "the box (0, 0, 50000, -50000.5)"}
+
+    seen = []
+
+    def watched(text, *values, **settings):
+        seen.append(text)  # of a huge box it would list each pixel
+        return read("" if "50000" in text else text, *values, **settings)
+
+    monkeypatch.setattr(parser, "_text2pts", staticmethod(watched))
+    score = VLMEval(settings).evaluate(scripted(tmp_path, huge), Benchmark("r", "vlmeval", name))
+    assert score.value == pytest.approx(100 * total)
+    assert score.questions[str(rows[-1]["index"])] == 0
+    assert 0 < score.value < 100
+    assert {*seen} == {*texts[:-1]}
+
+
 @pytest.mark.parametrize("kind", ["all right", "half right"])
 def test_images_that_a_prompt_reads_from_files_are_shown_and_answers_about_them_graded(
     kind, settings, tmp_path, monkeypatch
