@@ -22,6 +22,7 @@ from tests.helpers.scripted_models import SCRIPTED, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import (
     CIRCLE,
     ODD,
+    TOYS,
     mmbench_rows,
     mmstar_rows,
     ocrbench_rows,
@@ -488,6 +489,14 @@ def test_a_wrong_option_that_reads_none_stays_as_vlmeval_reads_it(data, settings
     assert "None" not in prompt_of(harness, 2)
     assert candidate.remarks == []
     assert "right options" not in harness.identity(MMSTAR)
+
+
+@pytest.mark.parametrize("name", ["mmstar", "mmbench"])
+def test_questions_without_a_category_are_scored_where_vlmeval_stops(name, data, settings, tmp_path):
+    rows = [{**row, "category": "" if i % 2 else "x", "l2-category": ""} for i, row in enumerate(TOYS[name]())]
+    write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
+    benchmark = Benchmark(name, "vlmeval", name)
+    assert VLMEval(settings).evaluate(scripted(tmp_path, letters(rows)), benchmark).value == 100
 
 
 # Models that think before they answer
