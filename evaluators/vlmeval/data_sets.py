@@ -31,7 +31,7 @@ from evaluators.vlmeval.library_source import missing_requirements
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with_globals
 from evaluators.vlmeval.question_groups import grouped_ids
-from evaluators.vlmeval.right_options import mend_right_options
+from evaluators.vlmeval.right_options import lost_rows_fault, mend_right_options, rows_without_a_right_answer
 from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
 from evaluators.vlmeval.videos import (
     VideoFolder,
@@ -104,7 +104,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     Its two hooks for where rows and images come from are ours: the rows are the file's, with no md5 and no download,
     and an image is the cell's own bytes instead of a re-encoded PNG (0.1 ms instead of 90 ms a row).
 
-    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`; `whole` are all
+    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`, and `lost_rows`
+    of those whose right answer names none; `whole` are all
     of its rows, where `data` may come to be a part of them; `image_sizes` is a digest of the sizes of the files
     that the table names, images or masks, empty where it holds all itself.
 
@@ -151,6 +152,9 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
     data_set.data = _asked(benchmark, data_set.data)
     data_set.whole = data_set.data
+    data_set.lost_rows = rows_without_a_right_answer(benchmark, data_set.data)
+    if len(data_set.data) and len(data_set.lost_rows) == len(data_set.data):
+        refuse_faults(benchmark, path, [lost_rows_fault(benchmark, data_set.data)])
     with replaced_names({IMAGE_WRITER: lambda *_: None}):
         refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
     return data_set
@@ -182,7 +186,7 @@ def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, ba
     with python_strings(), replaced_names(names):
         settings = dict(benchmark.rule.built_with) if benchmark.rule else {}
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames, **settings)
-        data_set.mended_rows, data_set.spread, data_set.whole = (), {}, data_set.data
+        data_set.mended_rows, data_set.lost_rows, data_set.spread, data_set.whole = (), (), {}, data_set.data
         pictures: list[str] = []
         for row in data_set.data.to_dict("records"):
             try:

@@ -27,7 +27,7 @@ from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
-from evaluators.vlmeval.right_options import mended_rows_remark
+from evaluators.vlmeval.right_options import lost_rows_remark, mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
 from evaluators.vlmeval.shots import RULE, add_examples
 from evaluators.vlmeval.shown_questions import categories, show_questions
@@ -155,6 +155,8 @@ class VLMEval(Harness):
         self._check_judge()
         if data_set.mended_rows:
             candidate.remark(mended_rows_remark(entry, data_set.mended_rows))
+        if data_set.lost_rows:
+            candidate.remark(lost_rows_remark(entry, data_set.lost_rows))
         answer = self._answering(entry, candidate, cache)
         if entry.is_circular:
             answers = ask_circles(entry, data_set, answer, has_judge=session is not None)

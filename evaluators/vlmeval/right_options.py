@@ -14,11 +14,19 @@ from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.library_types import Frame
 from soup.support.text import pluralize
 
-__all__ = ["mend_right_options", "mended_rows_remark"]
+__all__ = [
+    "lost_rows_fault",
+    "lost_rows_remark",
+    "mend_right_options",
+    "mended_rows_remark",
+    "rows_without_a_right_answer",
+]
 
 LETTERS = string.ascii_uppercase
 METRICS_BY_LETTER = ("circular", "choices")
+METRICS_BY_WORD = ("yes_no", "rated_yes_no")
 SHOWN_ROWS = 10
+SHOWN_CHARACTERS = 64
 
 
 def mend_right_options(benchmark: VLMEvalBenchmark, frame: Frame, path: Path) -> tuple[Frame, tuple[str, ...]]:
@@ -57,12 +65,52 @@ def mend_right_options(benchmark: VLMEvalBenchmark, frame: Frame, path: Path) ->
 
 def mended_rows_remark(benchmark: VLMEvalBenchmark, rows: tuple[str, ...]) -> str:
     """Say which rows of a benchmark's file were put right."""
-    shown = ", ".join(rows[:SHOWN_ROWS]) + (", ..." if len(rows) > SHOWN_ROWS else "")
     return (
         f"{benchmark.name}: the right option of {pluralize(len(rows), 'row')} reads None, NA, null or the like, or its "
-        f"letter is small (index {shown}). VLMEvalKit's own numbers count every answer to these rows as wrong; here "
+        f"letter is small ({_shown(rows)}). VLMEvalKit's own numbers count every answer to these rows as wrong; here "
         "the option is shown, and counts."
     )
+
+
+def rows_without_a_right_answer(benchmark: VLMEvalBenchmark, frame: Frame) -> tuple[str, ...]:
+    """Return the indices of rows of which no answer is right: theirs names no option that is shown, or no yes or no.
+
+    Args:
+        benchmark: Whose data set.
+        frame: The rows that count, with right options as they are meant.
+    """
+    if benchmark.metric in METRICS_BY_WORD:
+        words = [str(answer) for answer in frame["answer"]]
+        given = [(word.title() if benchmark.data_set == "AMBER" else word) in ("Yes", "No") for word in words]
+    elif benchmark.metric in METRICS_BY_LETTER:
+        letters = [letter for letter in LETTERS if letter in frame]
+        shown = frame[letters].notna().to_dict("records")
+        pairs = zip(frame["answer"], shown, strict=True)
+        given = [not any(options.values()) or options.get(str(answer), False) for answer, options in pairs]
+    else:
+        return ()
+    return tuple(str(row) for row, is_given in zip(frame["index"], given, strict=True) if not is_given)
+
+
+def lost_rows_fault(benchmark: VLMEvalBenchmark, frame: Frame) -> str:
+    """Say that no row has a right answer, with what its first one has."""
+    expected = "Yes or No" if benchmark.metric in METRICS_BY_WORD else "the letter of an option that is there"
+    first = frame.iloc[0]
+    found = repr(str(first["answer"])[:SHOWN_CHARACTERS])
+    return f"no answer would be right: expected in column answer {expected}, found {found} (row {first['index']})"
+
+
+def lost_rows_remark(benchmark: VLMEvalBenchmark, rows: tuple[str, ...]) -> str:
+    """Say which rows of a benchmark's file have no right answer."""
+    what = "is neither Yes nor No" if benchmark.metric in METRICS_BY_WORD else "names no option that is there"
+    return (
+        f"{benchmark.name}: what stands as the right answer of {pluralize(len(rows), 'row')} {what} "
+        f"({_shown(rows)}): any answer to these rows is wrong, as in VLMEvalKit."
+    )
+
+
+def _shown(rows: tuple[str, ...]) -> str:
+    return f"index {', '.join(rows[:SHOWN_ROWS])}{', ...' if len(rows) > SHOWN_ROWS else ''}"
 
 
 def _as_written(path: Path) -> Frame:

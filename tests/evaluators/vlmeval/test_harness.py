@@ -491,6 +491,42 @@ def test_a_wrong_option_that_reads_none_stays_as_vlmeval_reads_it(data, settings
     assert "right options" not in harness.identity(MMSTAR)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mmstar", lambda row: row[row["answer"]]),
+        ("mmstar", lambda row: f"({row['answer']})"),
+        ("mmstar", lambda row: "ABCD".index(row["answer"])),
+        ("mmstar", lambda row: ""),
+        ("mmbench", lambda row: row[row["answer"]]),
+        ("hallusionbench", lambda row: row["answer"].lower()),
+        ("hallusionbench", lambda row: row["answer"] == "Yes"),
+        ("hallusionbench", lambda row: "AB"[row["answer"] == "Yes"]),
+    ],
+)
+def test_a_table_of_which_no_answer_would_be_right_is_told_before_any_question(name, change, data, settings, tmp_path):
+    rows = [{**row, "answer": change(row)} for row in TOYS[name]()]
+    write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
+    expected = "Yes or No" if name == "hallusionbench" else "the letter of an option that is there"
+    with pytest.raises(
+        EvaluatorError, match=f"no answer would be right: expected in column answer {expected}, found '"
+    ):
+        VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
+
+
+def test_rows_without_a_right_answer_are_wrong_as_in_vlmeval_and_told(data, settings, tmp_path, monkeypatch):
+    odd = {1: {"answer": "A, B"}, 2: {"answer": ""}, 3: {"D": ""}, 4: {"answer": "a4"}}
+    rows = put_mmstar(tmp_path, lambda row: row.update(odd.get(row["index"], {})))
+    answers = letters(rows) | {2: "A"}
+    score = VLMEval(settings).evaluate(candidate := scripted(tmp_path, answers), MMSTAR)
+    assert score.value == plain_vlmeval(BENCHMARKS["mmstar"], answers, tmp_path / "o", monkeypatch)
+    assert {question for question, points in score.questions.items() if not points} == {"1", "2", "3", "4"}
+    assert [remark.partition(" (")[0] for remark in candidate.remarks] == [
+        "mmstar: what stands as the right answer of 4 rows names no option that is there"
+    ]
+    assert "(index 1, 2, 3, 4): any answer to these rows is wrong, as in VLMEvalKit" in candidate.remarks[0]
+
+
 @pytest.mark.parametrize("name", ["mmstar", "mmbench"])
 def test_questions_without_a_category_are_scored_where_vlmeval_stops(name, data, settings, tmp_path):
     rows = [{**row, "category": "" if i % 2 else "x", "l2-category": ""} for i, row in enumerate(TOYS[name]())]
