@@ -73,7 +73,12 @@ def table_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
 def column_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     """Say which columns the metric needs and the table lacks; nothing where it has them all."""
     missing = [name for name in benchmark.columns if name not in frame]
-    return [f"columns expected: {', '.join(benchmark.columns)}; missing: {', '.join(missing)}"] if missing else []
+    if not missing:
+        return []
+    fault = f"columns expected: {', '.join(benchmark.columns)}; missing: {', '.join(missing)}"
+    if len(frame.columns) == 1:  # another kind of file, whose first line is taken for a name
+        fault += f"; found in its place {str(frame.columns[0])[:REFERENCE_CHARACTERS]!r}: tabs separate columns here"
+    return [fault]
 
 
 def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSet]) -> Iterator[str]:

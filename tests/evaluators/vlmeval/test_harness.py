@@ -527,6 +527,13 @@ def test_rows_without_a_right_answer_are_wrong_as_in_vlmeval_and_told(data, sett
     assert "(index 1, 2, 3, 4): any answer to these rows is wrong, as in VLMEvalKit" in candidate.remarks[0]
 
 
+def test_a_table_of_another_kind_is_told_by_what_stands_in_its_first_line(data, settings, tmp_path):
+    table = tmp_path / "LMUData" / "MMStar.tsv"
+    table.write_text("index,question,A,B,answer,image\n0,What?,a,b,A,x\n")
+    with pytest.raises(EvaluatorError, match=r"; found in its place 'index,question,A,B,answer,image': tabs separate"):
+        VLMEval(settings).identity(MMSTAR)
+
+
 @pytest.mark.parametrize("name", ["mmstar", "mmbench"])
 def test_questions_without_a_category_are_scored_where_vlmeval_stops(name, data, settings, tmp_path):
     rows = [{**row, "category": "" if i % 2 else "x", "l2-category": ""} for i, row in enumerate(TOYS[name]())]
