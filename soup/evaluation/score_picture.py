@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from soup.support.pictures import RULE, SOFT, TEXT, Target, draw_figure, short_label
-from soup.support.text import printable
+from soup.support.pictures import RULE, SOFT, TEXT, Target, draw_figure
+from soup.support.text import printable, short_labels
 
 __all__ = ["ScoredModel", "State", "draw_scores"]
 
@@ -64,7 +64,7 @@ def draw_scores(models: Sequence[ScoredModel], target: Target) -> None:
         values = [model.report for model in shown]
         if any(value is not None for value in values):
             axes.scatter(*_dots(values), s=34, marker="D", c="none", edgecolors="C4", label="overall, report")
-        axes.set_yticks(range(len(shown)), [short_label(model.label, LONGEST_LABEL) for model in shown])
+        axes.set_yticks(range(len(shown)), short_labels([model.label for model in shown], LONGEST_LABEL))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("score")

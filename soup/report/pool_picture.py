@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from soup.report.pool_distances import PoolDistances
 from soup.report.pool_maps import Matrix, cluster_order, map_to_plane
-from soup.support.pictures import SOFT, TEXT, Target, draw_figure, short_label
+from soup.support.pictures import SOFT, TEXT, Target, draw_figure
+from soup.support.text import short_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def draw_pool(distances: PoolDistances, target: Target) -> None:
     Raises:
         OutputError: another suffix, or no matplotlib.
     """
-    names = [short_label(row.name, LONGEST_LABEL) for row in distances.ingredients]
+    names = short_labels([row.name for row in distances.ingredients], LONGEST_LABEL)
     matrix = distances.distances
     assert matrix is not None, "a base of zeros is refused before"
     order = cluster_order(matrix)

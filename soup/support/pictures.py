@@ -14,12 +14,11 @@ from soup.errors import OutputError
 from soup.support.atomic_files import write_atomic
 from soup.support.extras import install_line
 from soup.support.options import option_name
-from soup.support.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["RULE", "SOFT", "TEXT", "Picture", "Target", "draw", "draw_figure", "refuse_picture", "short_label"]
+__all__ = ["RULE", "SOFT", "TEXT", "Picture", "Target", "draw", "draw_figure", "refuse_picture"]
 
 DATES: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 """The formats, and what is left out of them so that equal pictures are equal files."""
@@ -80,12 +79,6 @@ def draw(drawing: Callable[[Target], None], path: str | Path | None) -> Picture 
     picture = Picture()
     drawing(picture)
     return picture
-
-
-def short_label(name: str, most: int) -> str:
-    """Return a name as a picture shows it, in at most so many characters."""
-    shown = printable(name)
-    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def refuse_picture(path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -26,11 +27,14 @@ __all__ = [
     "printable",
     "public_text",
     "reason_of",
+    "short_labels",
     "whole_characters",
     "without_secrets",
 ]
 
 
+AND = " + "
+"""Between the names of a soup's ingredients."""
 MAX_PATH_BYTES = 3_000
 MOST_NAMES = 200  # that an error lists
 NEAREST_NAMES = 10  # that it lists where there are more
@@ -52,6 +56,46 @@ def reason_of(error: BaseException, source: object) -> str:
     """Return an error's words for a sentence that says where it was: without that source, and without a full stop."""
     text = f"no {error}" if isinstance(error, KeyError) else str(error)
     return text.removeprefix(f"{source}: ").removesuffix(".")
+
+
+def short_labels(labels: Sequence[str], most: int) -> list[str]:
+    """Return labels as a picture shows them, in at most so many characters, and different as long as they can be.
+
+    If one is longer, what the names of all begin or end with is left out of each, by whole words; what is still too
+    long is cut in the middle.
+
+    Args:
+        labels: Names, or names joined by ` + `.
+        most: Characters.
+    """
+    shown = [printable(label) for label in labels]
+    if all(len(label) <= most for label in shown):
+        return shown
+    names = list(dict.fromkeys(name for label in shown for name in label.split(AND)))
+    short = dict(zip(names, _without_common_ends(names), strict=True))
+    return [_cut_middle(AND.join(short[name] for name in label.split(AND)), most) for label in shown]
+
+
+def _without_common_ends(names: Sequence[str]) -> list[str]:
+    shortest = min(map(len, names))
+    begin = _common_length([re.split(r"(?<=[\W_])", name) for name in names])
+    end = _common_length([re.split(r"(?=[\W_])", name)[::-1] for name in names])
+    begin, end = (length if 3 < length < shortest else 0 for length in (begin, end))
+    end = end if begin + end < shortest else 0
+    return [f"{'...' * bool(begin)}{name[begin : len(name) - end]}{'...' * bool(end)}" for name in names]
+
+
+def _common_length(words: Sequence[Sequence[str]]) -> int:
+    """Return how many characters the first words have that are the same in all."""
+    common = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    return sum(len(column[0]) for column in common)
+
+
+def _cut_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 2
+    return f"{text[: most - 3 - tail]}...{text[-tail:]}"
 
 
 def pluralize(count: float, noun: str) -> str:

@@ -77,6 +77,14 @@ def test_any_pool_is_drawn(tmp_path, kind, has_base):
     assert f"around the {'base' if has_base else 'mean'}" in text
 
 
+def test_long_names_are_told_apart_in_the_picture(tmp_path):
+    folder = make_pool(tmp_path, count=2)
+    for number, checkpoint in enumerate(sorted((folder / "ckpts").iterdir())):
+        checkpoint.rename(checkpoint.with_name(f"qwen2_5-vl-7b-instruct-lora-seed{number}"))
+    picture = check(folder / "ckpts", folder / "base").plot()
+    assert all(label in picture.svg for label in ("...seed0", "...seed1"))
+
+
 @pytest.mark.parametrize("suffix", STARTS)
 def test_a_file_has_the_format_of_its_suffix_and_the_same_bytes_again(tmp_path, suffix):
     folder = make_pool(tmp_path)

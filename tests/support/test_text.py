@@ -21,6 +21,7 @@ from soup.support.text import (
     near_names,
     pluralize,
     printable,
+    short_labels,
     without_secrets,
 )
 
@@ -34,6 +35,25 @@ def test_secrets_are_masked_in_json_values_by_their_form_and_by_their_names():
     }
     masked = {"api_key": "***", "rows": [{"command": "x --token ***"}, 1, None, True], "tokenizer": "llama-2-tokenizer"}
     assert mask_secrets(values) == masked
+
+
+NAMES = [f"qwen2_5-vl-7b-instruct-lora-r64-{name}-epoch3" for name in ("docs", "mathv360k", "mathv360k-2")]
+
+
+def test_labels_that_fit_are_whole():
+    assert short_labels(["a-long-name-1", "a-long-name-2"], 13) == ["a-long-name-1", "a-long-name-2"]
+
+
+def test_long_labels_leave_out_what_all_names_begin_and_end_with():
+    assert short_labels(NAMES, 24) == ["...docs...", "...mathv360k...", "...mathv360k-2..."]
+    assert short_labels([NAMES[0], f"{NAMES[0]} + {NAMES[1]}"], 40) == ["...docs...", "...docs... + ...mathv360k..."]
+    assert short_labels(["model-a-b-b-c", "model-a-b-c"], 10) == ["...b-c", "...c"]
+
+
+def test_labels_that_are_still_too_long_keep_both_ends():
+    assert short_labels([f"{'a' * 30}-1", "b"], 11) == ["aaaa...aa-1", "b"]
+    assert short_labels(["a" * 30], 11) == ["aaaa...aaaa"]
+    assert [len(label) for label in short_labels([f"{i}-{'b' * 40}-{i}" for i in range(9)], 24)] == [24] * 9
 
 
 def test_every_item_is_an_indented_line():

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from soup.report.page.charts import scale_of
 from soup.support.atomic_files import write_atomic
-from soup.support.text import format_bytes, format_duration, printable
+from soup.support.text import format_bytes, format_duration, printable, short_labels
 
 __all__ = ["render_page", "write_report"]
 
@@ -45,8 +45,9 @@ def render_page(document: Mapping[str, object]) -> str:
         "bytes": format_bytes,
         "duration": format_duration,
         "script_json": _script_json,
+        "short_labels": short_labels,
     }
-    environment.globals |= {"scale_of": scale_of, "axis": _axis, "source": _source(environment)}
+    environment.globals |= {"scale_of": scale_of, "axis": _axis, "zip": zip, "source": _source(environment)}
     return environment.get_template("report.html.jinja").render(document)
 
 

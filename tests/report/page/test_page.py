@@ -76,6 +76,37 @@ def test_every_drawing_says_what_it_shows_and_where_its_numbers_are(simulated):
     assert all('role="img"' in svg or 'aria-hidden="true"' in svg for svg in svgs)
 
 
+def test_each_part_of_the_questions_has_its_colour_and_one_without_an_overall_no_column(simulated):
+    document = run_document(simulated.folder)
+    document["parts"] = ["selection", "all", "report"]
+    document["ingredients"]["parts"]["all"] = {}  # somebody scored one benchmark without --split
+    keys = re.compile(r"--key: var\(--(\w+)\)\">([a-z ]*questions[a-z ]*)<")
+    assert [name for _, name in keys.findall(render_page(document))] == [
+        "questions that chose",
+        "questions that only report",
+    ]
+    for row in document["headline"]["rows"]:
+        row["parts"]["all"] = row["parts"]["selection"]
+    colors = [color for color, _ in keys.findall(render_page(document))]
+    assert len(colors) == len(set(colors)) == 3
+
+
+def test_long_names_are_told_apart_on_the_map_and_over_the_cosines(simulated):
+    names = [f"a-name-that-is-much-too-long-for-a-map-{letter}" for letter in "abc"]
+    ones = [[1.0] * 3] * 3
+    rows = [
+        {"name": name, "norm": 1.0, "by_component": {}, "moved": 1.0, "nearest": None, "verdict": "fits"}
+        for name in names
+    ]
+    distances = {"reference": "base", "ingredients": rows, "cosines": {"all": ones}, "distances": ones, "frozen": []}
+    points = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    pool = {"problems": [], "distances": distances, "map": {"names": ["base", *names], "points": points, "share": 1.0}}
+    page = render_page(run_document(simulated.folder) | {"pool": pool})
+    short = ["...a", "...b", "...c"]
+    assert re.findall(r'dy="-6"[^>]*>([^<]*)<', page) == ["base", *short]
+    assert re.findall(r'<span title="([^"]*)">([^<]*)<', page) == list(zip(names, short, strict=True))
+
+
 def test_ticks_are_round_and_within_the_axis():
     scale = scale_of([61.2, 63.9])
     assert scale.ticks() == [61.5, 62.0, 62.5, 63.0, 63.5, 64.0] or scale.ticks() == [62.0, 63.0, 64.0]
