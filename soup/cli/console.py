@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 NARROWEST_TEXT = 8
+GAP = 2
+"""Blanks for each column, beside its width."""
 MOST_LISTED = 40
 """So many values of a list are shown; of a longer one the first half of that, and the last."""
 
@@ -137,20 +140,47 @@ def print_rows(
         return
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=240)
-    numbers = {i: max((len(row[i]) for row in rows), default=0) for i in right}
-    least = sum(numbers.values()) + NARROWEST_TEXT * (len(head) - len(numbers)) + 2 * len(head)
-    console.width = max(console.width, least)  # beyond the terminal's own, which folds: no column is cut off
+    columns = [[printable(row[i]) for row in (head, *rows)] for i in range(len(head))]
+    least = [_narrowest(i in right, columns[i], console.is_terminal) for i in range(len(head))]
+    widths = _widths([max(map(cell_len, column)) for column in columns], least, console.width - GAP * len(head))
+    console.width = sum(widths) + GAP * len(head)  # maybe beyond the terminal's, which folds: nothing is cut off
     with console.capture() as capture:
-        console.print(_table(head, rows, numbers))
+        console.print(_table(head, rows, right, widths))
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Mapping[int, int]) -> Table:
-    """Lay rows out; `numbers` are the columns whose cells stay whole in a narrow terminal, with their widths."""
+def _narrowest(is_number: bool, texts: Sequence[str], is_terminal: bool) -> int:
+    """Return how narrow a column may become: numbers stay whole, and words where no terminal asks for less.
+
+    Args:
+        is_number: Whether cells are numbers, whose head may be folded.
+        texts: The head, and the cells below.
+        is_terminal: Whether somebody looks at it; a file is searched for names.
+    """
+    parts = texts[1:] if is_number else [word for text in texts for word in text.split()]
+    width = max(map(cell_len, parts), default=1)
+    return min(width, NARROWEST_TEXT) if is_terminal and not is_number else width
+
+
+def _widths(wanted: Sequence[int], least: Sequence[int], available: int) -> list[int]:
+    """Return the widths of columns: the widest give way where all are too wide; what is left goes to the first."""
+    for most in range(max(wanted), 0, -1):
+        widths = [max(least[i], min(wanted[i], most)) for i in range(len(wanted))]
+        if sum(widths) <= available:
+            break
+    for i in range(len(widths)):
+        widths[i] += max(0, min(wanted[i] - widths[i], available - sum(widths)))
+    return widths
+
+
+def _table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range, widths: Sequence[int]
+) -> Table:
+    """Lay rows out, in columns of these widths."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(head):
-        side: Literal["left", "right"] = "right" if i in numbers else "left"
-        shown.add_column(_plain(name), justify=side, overflow="fold", min_width=numbers.get(i))
+        side: Literal["left", "right"] = "right" if i in right else "left"
+        shown.add_column(_plain(name), justify=side, overflow="fold", width=widths[i])
     for row in rows:
         shown.add_row(*map(_plain, row))
     return shown

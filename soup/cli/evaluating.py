@@ -223,7 +223,8 @@ def list_things(values: Values) -> None:
         return
     refused = refused_by_reason(rows) if values["is_all"] else {}
     possible = [row for row in rows if row.get("why_not") not in refused]
-    shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in possible]
+    hidden = HIDDEN if any(row.get("broken") for row in rows) else (*HIDDEN, "broken")
+    shown = [{key: cell(value) for key, value in row.items() if key not in hidden} for row in possible]
     if values["is_all"]:  # a name's copy in each row widens the table for nothing
         shown = [{**row, "source": row["source"].removeprefix(row["name"])} for row in shown]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])

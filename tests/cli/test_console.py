@@ -46,6 +46,31 @@ def test_numbers_stay_whole_in_a_narrow_terminal(monkeypatch, capsys, columns):
     assert [line.split()[1:5] for line in capsys.readouterr().out.splitlines() if "20.43" in line] == [numbers]
 
 
+def test_a_table_that_fits_into_a_terminal_is_not_wider_and_nothing_is_cut_off(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    head = ["ingredient", "|delta| / |base|", "vision", "projector", "llm", "embeddings", "moved", "nearest", "cosine"]
+    cells = ["wrong-labels", "0.0610", "0.0000", "0.1465", "0.0000", "0.0000", "1.3%", "colours", "0.722", "fits"]
+    print_rows([*head, ""], [cells], right=[*range(1, 7), 8])
+    lines = re.sub("\x1b[^m]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].split()[1:] == cells[1:]
+
+
+def test_names_stay_whole_in_a_file(capsys):
+    name = "qwen2_5-vl-7b-instruct-lora-r64-lr2e-5-mathv360k-epoch3-seed00"
+    head = ["model", *"abcdefghijklmnopqrstuvwxyz", ""]
+    print_rows(head, [[name, *["100.00"] * 26, f"refused: {name}"]], right=range(1, 27))
+    assert [line.count(name) for line in capsys.readouterr().out.splitlines()][1:] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["strategies", "evaluators", "engines"])
+def test_a_listing_without_broken_plug_ins_has_no_column_for_them(capsys, monkeypatch, kind):
+    monkeypatch.setattr("sys.argv", ["soup", "list", kind])
+    main()
+    assert "broken" not in capsys.readouterr().out.splitlines()[0]
+
+
 def test_a_plan_s_table_is_in_words_and_its_keys_are_json_s(capsys):
     plan = {
         "schema": 1,
