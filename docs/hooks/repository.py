@@ -7,6 +7,7 @@ written as the way from page to page.
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 import sys
@@ -48,7 +49,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     at = uri if uri in [*PAGES, *map(as_page, NOTEBOOKS)] else f"docs/{uri}"
     parts = CODE.split(markdown)
     parts[::2] = [LINK.sub(lambda link: link[1] + site_link(link[2], at, uri), part) for part in parts[::2]]
+    parts[1::2] = [with_pipes(code) for code in parts[1::2]]
     return "".join(parts)
+
+
+def with_pipes(code: str) -> str:
+    r"""Return code of a table's cell so that the site shows `\|` as the `|` that a code host shows."""
+    if code.startswith("```") or r"\|" not in code:
+        return code
+    shown = html.escape(code.strip("`")).replace(r"\|", "&#124;")
+    return f"<code>{shown}</code>"
 
 
 def site_link(target: str, at: str, uri: str) -> str:

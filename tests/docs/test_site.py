@@ -23,3 +23,4 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
     assert len(pages) == len(PAGES) + 1  # the notebook
     asking = {page.name: ASKING.findall(page.read_text(encoding="utf-8")) for page in pages}
     assert {name: addresses for name, addresses in asking.items() if addresses} == {}
+    assert [page.name for page in pages if r"\|" in page.read_text(encoding="utf-8")] == []  # of code in tables
