@@ -228,15 +228,14 @@ def list_things(values: Values) -> None:
     if values["is_all"]:  # a name's copy in each row widens the table for nothing
         shown = [{**row, "source": row["source"].removeprefix(row["name"])} for row in shown]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])
-    absent = [row for row in rows if row.get("can_fetch") and not Path(str(row["path"])).exists()]
+    absent = [row for row in rows if row.get("can_fetch") and row["path"] and not Path(str(row["path"])).exists()]
     if values["is_all"]:
         lines = [f"- {', '.join(names)}: {why}" for why, names in refused.items()]
         print_line("\n".join(["\nCan't be evaluated here:", *lines]), keep="\n")
         board.say(f"{len(absent)} are not here: soup list benchmarks --fetch NAME downloads one.")
         return
-    broken = [row for row in rows if row.get("why_not") and row not in absent]
-    for row in broken:
-        board.say(str(row["why_not"]))
+    for why in dict.fromkeys(str(row["why_not"]) for row in rows if row.get("why_not") and row not in absent):
+        board.say(why)
     if absent:
         names = ",".join(str(row["name"]) for row in absent)
         folder = Path(str(absent[0]["path"])).parent

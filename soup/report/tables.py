@@ -124,9 +124,11 @@ def run_table(run: Path) -> ScoreTable:
     """
     directory = RunDirectory(run)
     if not directory.journal.is_file():
+        near = [run.parent / f"{run.name}.soup", *sorted(run.glob("*.soup"))]
+        meant = next((f" Did you mean {path}?" for path in near if RunDirectory(path).journal.is_file()), "")
         raise JournalError(
             f"{directory.journal}: no journal. A run directory is what {option_name('run_dir')} names, or stands "
-            "beside the pool."
+            f"beside the pool.{meant}"
         )
     with Journal(directory.journal, write=False) as journal:
         entries = list(journal)

@@ -264,6 +264,17 @@ def test_fetching_is_advised_where_the_harness_can_and_else_the_reason_is_told(p
     assert "counting: its data are not here" in listing.stderr
 
 
+def test_where_the_harness_is_not_installed_its_line_is_told_once_and_no_folder(plug_in, monkeypatch):
+    def locate(self, benchmark):
+        raise EvaluatorError("Singing is scored by a choir, which is not installed.")
+
+    monkeypatch.setattr(VLMEval, "benchmarks", {})
+    monkeypatch.setattr(Owner, "locate", locate)
+    plug_in("owner", Owner)
+    listing = CliRunner().invoke(cli, ["list", "benchmarks"])
+    assert listing.stderr.splitlines() == ["Singing is scored by a choir, which is not installed."]
+
+
 def test_what_a_harness_can_not_score_stands_below_the_table_of_all_by_its_reason(plug_in, monkeypatch):
     monkeypatch.setattr(VLMEval, "benchmarks", {})
     monkeypatch.setattr(VLMEval, "unlisted", classmethod(lambda cls: {}))

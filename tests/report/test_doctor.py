@@ -7,6 +7,7 @@ from collections import namedtuple
 
 import pytest
 
+from soup.errors import EvaluatorError
 from soup.report import doctor
 from soup.report.doctor import examine
 from soup.support import file_lock
@@ -76,3 +77,12 @@ def test_data_of_benchmarks_are_counted(tmp_path, monkeypatch):
     assert after.text.startswith("1 of ")
     assert "mmstar" in before.mend.split(",")
     assert "mmstar" not in after.mend.split(",")
+
+
+def test_data_that_no_harness_can_look_for_are_no_finding_of_another_name(tmp_path, monkeypatch):
+    def build(harness):
+        raise EvaluatorError("This benchmark is scored by nobody.")
+
+    monkeypatch.setattr(doctor, "build_evaluator", build)
+    finding = find("benchmarks", tmp_path)
+    assert (finding.state, finding.text) == ("absent", "their data are looked for once [vlmeval] is here, see above")

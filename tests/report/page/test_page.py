@@ -31,6 +31,14 @@ def report(*words):
     return done.stdout
 
 
+@pytest.mark.parametrize("typed", ["ckpts", "."])
+def test_a_pool_or_the_folder_around_a_run_is_answered_with_the_run_s_name(simulated, tmp_path, monkeypatch, typed):
+    (tmp_path / "ckpts").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["report", typed])
+    assert "Did you mean ckpts.soup?" in str(done.exception)
+
+
 def test_the_command_writes_the_page_and_its_numbers_beside_it(simulated, tmp_path):
     report(simulated.folder, "--html", tmp_path / "page.html", "--no-images")
     numbers = json.loads((tmp_path / "page.json").read_text())
