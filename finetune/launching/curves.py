@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune.jobs import LOSSES, Job, read_plan
 from soup.errors import FinetuneError
 from soup.support.json_text import log_lines
-from soup.support.pictures import draw_figure
+from soup.support.pictures import draw_figure, line_style
 from soup.support.text import printable
 
 __all__ = ["draw_curves", "read_curve"]
@@ -36,9 +36,9 @@ def draw_curves(config_path: Path | str, path: Path) -> None:
     with draw_figure(path, 8, 1 + 3 * len(panels)) as figure:
         all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (title, members) in zip(all_axes, panels.items(), strict=True):
-            for name, (steps, values) in members.items():
-                marker = "" if title == PANELS["loss"] else "o"
-                axes.plot(steps, values, marker=marker, markersize=3, linewidth=1.2, label=printable(name))
+            for number, (name, (steps, values)) in enumerate(members.items()):
+                marker, style = "" if title == PANELS["loss"] else "o", line_style(number)
+                axes.plot(steps, values, marker=marker, markersize=3, linewidth=1.2, label=printable(name), **style)
             axes.set_ylabel(title)
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
         all_axes[-1].set_xlabel("step")

@@ -201,7 +201,7 @@ def _print_rest(voters: Mapping[str, Any], names: Sequence[str]) -> None:
     effect, left = voters["length"]["effect"], voters["left_preferred"]
     side = "" if left is None else f"; the left side was preferred in {_percent(left)}"
     ends = f"[{effect['low']:+z.0f}, {effect['high']:+z.0f}]"
-    print_line(f"a standard deviation of length: {effect['value']:+z.0f} {ends}{side}")
+    print_line(f"an answer longer by a standard deviation: {effect['value']:+z.0f} {ends}{side}")
     if len(names) > MOST_IN_MATRIX:
         return
     shares = {(cell["first"], cell["second"]): cell["share"] for cell in voters["wins"]}

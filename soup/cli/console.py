@@ -119,8 +119,9 @@ def print_sweep(sweep: Sweep) -> None:
     for name, barrier in sweep.loss_barriers.items():
         where = f" at t = {barrier.t:.3f}" if barrier.height else ""
         print_line(f"{name}: the largest rise of the loss above that line is {barrier.height:.4f}{where}")
-    for name, reason in sweep.no_loss.items():
-        print_line(f"{name}: no loss, for {reason}")
+    for reason in dict.fromkeys(sweep.no_loss.values()):
+        names = [name for name in silent if sweep.no_loss[name] == reason]
+        print_line(f"{', '.join(names)}: no loss, for {reason}")
 
 
 def print_rows(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from soup.support.pictures import RULE, SOFT, TEXT, Target, draw_figure
+from soup.support.pictures import RULE, SOFT, TEXT, Target, dot_style, draw_figure
 from soup.support.text import printable, short_labels
 
 __all__ = ["ScoredModel", "State", "draw_scores"]
@@ -53,9 +53,10 @@ def draw_scores(models: Sequence[ScoredModel], target: Target) -> None:
     benchmarks = list(dict.fromkeys(name for model in shown for name in model.scores))
     with draw_figure(target, 9, 1.4 + 0.3 * len(shown)) as figure:
         axes = figure.subplots()
-        for name in benchmarks if len(benchmarks) > 1 else []:
+        for number, name in enumerate(benchmarks if len(benchmarks) > 1 else []):
             values = [model.scores.get(name) for model in shown]
-            axes.scatter(*_dots(values), s=14, alpha=0.7, label=printable(name))
+            color, marker = dot_style(number).values()
+            axes.scatter(*_dots(values), s=14, alpha=0.7, color=color, marker=marker, label=printable(name))
         for state, colour in OVERALLS.items():
             values = [model.overall if model.state == state else None for model in shown]
             if any(value is not None for value in values):

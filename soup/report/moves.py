@@ -16,7 +16,7 @@ from soup.merging.pool import Pool
 from soup.report.delta_pass import Deltas, read_deltas
 from soup.report.pool_distances import share_of
 from soup.support.pictures import SOFT, Picture, Target, draw, draw_figure
-from soup.support.text import bullet_list, printable
+from soup.support.text import bullet_list, pluralize, printable
 
 __all__ = ["Move", "Moves", "measure_moves"]
 
@@ -89,7 +89,7 @@ class Moves:
             whole.set_title(f"where {printable(self.checkpoint)} moved")
             for component, blocks in stacks:
                 rows = [row for row in self.blocks if (row.component, row.blocks) == (component, blocks)]
-                label = f"{component}, {blocks} blocks"
+                label = f"{component}, {pluralize(blocks, 'block')}"
                 depth.plot(
                     [row.block for row in rows],
                     [math.nan if row.norm is None else row.norm for row in rows],
@@ -102,6 +102,7 @@ class Moves:
             depth.xaxis.get_major_locator().set_params(integer=True)
             depth.set_xlabel("block, from 0")
             if stacks:
+                depth.set_xlim(-0.5, max(blocks for _, blocks in stacks) - 0.5)
                 depth.legend()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from soup.support.pictures import SOFT, TEXT, Target, draw_figure
+from soup.support.pictures import SOFT, TEXT, Target, dot_style, draw_figure
 from soup.support.text import printable
 
 __all__ = ["draw_sweep"]
@@ -27,15 +27,15 @@ def draw_sweep(names: tuple[str, str], ts: Sequence[float], curves: Mapping[str,
     """
     with draw_figure(target, 8, 1.5 + 3 * len(curves)) as figure:
         benchmarks = dict.fromkeys(name for members in curves.values() for name in members if name != OVERALL)
-        colours = {OVERALL: TEXT, **{name: f"C{number}" for number, name in enumerate(benchmarks)}}
+        styles = {name: dot_style(number) for number, name in enumerate(benchmarks)}
+        styles[OVERALL] = {"color": TEXT, "marker": "o"}
         panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (kind, members) in zip(panels, curves.items(), strict=True):
             for name, values in members.items():
-                color, width = colours[name], 2.0 if name == OVERALL else 1.2
-                axes.plot(ts, values, color=color, linewidth=width, marker="o", markersize=4, label=printable(name))
-                axes.plot(
-                    [0, 1], [values[ts.index(0)], values[ts.index(1)]], color=color, linewidth=0.8, linestyle="--"
-                )
+                style, width = styles[name], 2.0 if name == OVERALL else 1.2
+                axes.plot(ts, values, **style, linewidth=width, markersize=4, label=printable(name))
+                ends = [values[ts.index(0)], values[ts.index(1)]]
+                axes.plot([0, 1], ends, color=style["color"], linewidth=0.8, linestyle="--")
             for t in (0, 1):
                 axes.axvline(t, color=SOFT, linewidth=0.8)
             axes.set_ylabel(kind)

@@ -18,12 +18,24 @@ from soup.support.options import option_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["RULE", "SOFT", "TEXT", "Picture", "Target", "draw", "draw_figure", "refuse_picture"]
+__all__ = [
+    "RULE",
+    "SOFT",
+    "TEXT",
+    "Picture",
+    "Target",
+    "dot_style",
+    "draw",
+    "draw_figure",
+    "line_style",
+    "refuse_picture",
+]
 
 DATES: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 """The formats, and what is left out of them so that equal pictures are equal files."""
 COLOURS = ("#0a5fb4", "#a2510a", "#116329", "#8250df", "#a40e26", "#0b6e6e", "#7a5b00", "#555d66")
 """Those of the report's page."""
+MARKERS, DASHES = "os^Dv", ("-", "--", ":", "-.")
 TEXT, SOFT, RULE = "#1b1f24", "#555d66", "#d5d9de"
 STYLE = {
     "text.parse_math": False,  # a name with a $ is no formula
@@ -79,6 +91,18 @@ def draw(drawing: Callable[[Target], None], path: str | Path | None) -> Picture 
     picture = Picture()
     drawing(picture)
     return picture
+
+
+def dot_style(number: int) -> dict[str, str]:
+    """Return the colour and marker of the dots of a benchmark or model; beyond the colours markers tell them apart."""
+    turn, color = divmod(number, len(COLOURS))
+    return {"color": COLOURS[color], "marker": MARKERS[turn % len(MARKERS)]}
+
+
+def line_style(number: int) -> dict[str, str]:
+    """Return the colour and dashes of a line; beyond the colours dashes tell them apart."""
+    turn, color = divmod(number, len(COLOURS))
+    return {"color": COLOURS[color], "linestyle": DASHES[turn % len(DASHES)]}
 
 
 def refuse_picture(path: Path) -> None:

@@ -18,7 +18,7 @@ from soup.report.pool_check import check
 from soup.report.pool_maps import cluster_order, map_to_plane
 from soup.report.pool_picture import _draw_matrix
 from soup.report.sweep_picture import draw_sweep
-from soup.support.pictures import Picture
+from soup.support.pictures import Picture, dot_style, line_style
 from soup.testing import tiny_checkpoint
 from tests.helpers.method_pools import make_pool, numbers
 
@@ -75,6 +75,11 @@ def test_any_pool_is_drawn(tmp_path, kind, has_base):
     text = (tmp_path / "pool.svg").read_text()
     assert len(re.findall("<!-- m0 -->", text)) >= 4  # both axes of two heat maps
     assert f"around the {'base' if has_base else 'mean'}" in text
+
+
+def test_more_than_eight_curves_are_told_apart():
+    for style in (dot_style, line_style):
+        assert len({tuple(style(number).values()) for number in range(32)}) == 32
 
 
 def test_long_names_are_told_apart_in_the_picture(tmp_path):

@@ -208,6 +208,12 @@ def without_seconds(result):
     return {**document, "trials": [{**row, "remembered": None} for row in document["trials"]]}
 
 
+def test_benchmarks_without_a_loss_are_told_by_their_reason(ends, judge):
+    words = ["sweep", *map(str, ends), "--eval", f"python:{judge}:dip,python:{judge}:bump", "--steps", "3"]
+    told = [line for line in CliRunner().invoke(cli, words).stdout.splitlines() if "no loss" in line]
+    assert told == [f"python:{judge}:dip, python:{judge}:bump: no loss, for its harness gives scores alone"]
+
+
 def test_the_command_prints_a_row_for_each_point_and_json_has_the_same(tmp_path, ends, judge):
     pytest.importorskip("matplotlib")
     words = ["sweep", *map(str, ends), "--eval", f"python:{judge}:dip", "--steps", "5", "--extrapolate", "0.25"]

@@ -107,7 +107,7 @@ def test_the_jobs_of_a_pool_have_their_states_and_curves(tmp_path):
     assert directory_table(job.parent).rows[0].values == (2, 9, 0.25, 1.5)
     page = render_page(document)
     assert "running" in page
-    assert page.count("<circle") == 3
+    assert page.count("<rect") == 3
 
 
 def test_a_study_is_drawn(tmp_path):

@@ -99,6 +99,16 @@ def test_each_part_of_the_questions_has_its_colour_and_one_without_an_overall_no
     assert len(colors) == len(set(colors)) == 3
 
 
+def test_more_than_eight_curves_are_told_apart_and_the_overall_is_like_none_of_them(simulated):
+    curves = {name: [(0.0, 1.0), (1.0, 2.0)] for name in (*map(str, range(20)), "overall")}
+    barriers = {name: {"height": 0.0, "t": 0.0} for name in curves}
+    line = {"from": "a", "to": "b", "trials": [], "curves": curves, "barriers": barriers, "loss_barriers": {}}
+    page = render_page(run_document(simulated.folder) | {"sweeps": [line]})
+    keys = re.findall(r'<span class="([^"]*)">(?:\d+|overall)</span>', page)
+    assert re.findall(r'<g class="([^"]*)">', page) == keys
+    assert len(set(keys)) == 21
+
+
 def test_long_names_are_told_apart_on_the_map_and_over_the_cosines(simulated):
     names = [f"a-name-that-is-much-too-long-for-a-map-{letter}" for letter in "abc"]
     ones = [[1.0] * 3] * 3
