@@ -272,7 +272,7 @@ def _asked(document: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     facts = {"eval": ",".join(scores), "objective": describe_objective(document.get("objective", {}))}
     facts |= {"dtype": recipe.get("dtype") or "", "drop": " ".join(recipe.get("drop") or [])}
     facts |= {"base": base, "tokenizer": tokenizer}
-    facts |= {key: str(arguments[key]) for key in ("split", "questions", "method") if key in arguments}
+    facts |= {key: str(arguments[key] or "none") for key in ("split", "questions", "method") if key in arguments}
     kinds = ("method_args", "strategy_args")
     named = {(kind, name): str(value) for kind in kinds for name, value in arguments.get(kind, {}).items()}
     return {**{(key, ""): value for key, value in facts.items()}, **named}

@@ -165,8 +165,15 @@ def _load_module(source: str, location: str, kind: str, error: type[SoupError]) 
     except KeyboardInterrupt:
         raise
     except BaseException as cause:  # a user's file may raise anything, SystemExit too
-        reason = missing_extra(cause) or f"{type(cause).__name__}: {cause}"
+        reason = missing_extra(cause) or f"{type(cause).__name__}: {cause}{_beside(source, cause)}"
         raise error(f"{kind} '{location}': importing {source} failed: {reason}") from cause
+
+
+def _beside(source: str, cause: BaseException) -> str:
+    """Say what finds a module that lies beside the file that could not import it."""
+    folder = Path(source).absolute().parent
+    is_beside = isinstance(cause, ModuleNotFoundError) and (folder / f"{cause.name}.py").is_file()
+    return f". {folder / str(cause.name)}.py is found with {folder} in PYTHONPATH" if is_beside else ""
 
 
 class _UncachedLoader(SourceFileLoader):

@@ -101,6 +101,16 @@ def test_a_missing_file_module_or_name_is_told(file):
         assert message in str(caught.value)
 
 
+def test_a_module_beside_the_file_is_told_with_what_finds_it(file):
+    file.write_text("import a_helper_of_mine")
+    with pytest.raises(EvaluatorError) as caught:
+        load_object(f"{file}:value", "model", EvaluatorError)
+    assert "PYTHONPATH" not in str(caught.value)
+    (file.parent / "a_helper_of_mine.py").touch()
+    with pytest.raises(EvaluatorError, match=f"a_helper_of_mine.py is found with {file.parent} in PYTHONPATH"):
+        load_object(f"{file}:value", "model", EvaluatorError)
+
+
 @pytest.mark.parametrize("line", ["1 / 0", "raise SystemExit(3)", "def broken(:"])
 def test_whatever_a_file_raises_is_told_as_its_failure_and_it_may_be_mended(line, file):
     whole = file.read_text()

@@ -113,4 +113,7 @@ def test_searches_are_called_by_what_tells_them_apart_and_by_nothing_else():
         *(document("scale", method="dare", **{kind: {"method": "x,y"}}) for kind in ("method_args", "strategy_args")),
     ]
     titles = ["greedy (eval b)", "greedy (eval c)", "greedy (eval b, patience 2)", "prune"]
+    assert search_titles([document(split=split) for split in (None, 0.5)]) == [
+        f"greedy (split {x})" for x in ("none", 0.5)
+    ]
     assert search_titles(documents) == [*titles, "soce (eval a and 2 more)", "soce (eval a and 2 more) #2", *SCALES]
