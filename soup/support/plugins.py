@@ -171,9 +171,9 @@ def _load_module(source: str, location: str, kind: str, error: type[SoupError]) 
 
 def _beside(source: str, cause: BaseException) -> str:
     """Say what finds a module that lies beside the file that could not import it."""
-    folder = Path(source).absolute().parent
-    is_beside = isinstance(cause, ModuleNotFoundError) and (folder / f"{cause.name}.py").is_file()
-    return f". {folder / str(cause.name)}.py is found with {folder} in PYTHONPATH" if is_beside else ""
+    name = cause.name if isinstance(cause, ModuleNotFoundError) else None
+    file = Path(source).absolute().parent / f"{name}.py"
+    return f". {file} is found with {file.parent} in PYTHONPATH" if name and file.is_file() else ""
 
 
 class _UncachedLoader(SourceFileLoader):

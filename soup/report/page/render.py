@@ -47,7 +47,7 @@ def render_page(document: Mapping[str, object]) -> str:
         "script_json": _script_json,
         "short_labels": short_labels,
     }
-    environment.globals |= {"scale_of": scale_of, "axis": _axis, "zip": zip, "source": _source(environment)}
+    environment.globals |= {"scale_of": scale_of, "axis": _axis, "source": _source(environment)}
     return environment.get_template("report.html.jinja").render(document)
 
 
