@@ -98,6 +98,8 @@ def test_filters_and_paging_show_what_they_say(open_page):
     page.select_option("select[name=benchmark]", "pictures:b1")
     assert "page 1 of" in status.text_content()
     assert items.evaluate_all("(all) => all.every((each) => each.textContent.includes('pictures:b1'))")
+    page.select_option("select[name=part]", label="questions that only report")
+    assert items.evaluate_all("(all) => all.every((each) => each.textContent.includes('questions that only report'))")
     page.fill("input[name=text]", "no question says this")
     assert status.text_content().startswith("0 of")
     assert page.is_disabled("#page-after")
@@ -120,7 +122,8 @@ def test_all_of_it_works_by_keys_alone(open_page):
 
 def test_print_opens_what_is_folded_and_leaves_controls_out(open_page):
     page = open_page(color_scheme="dark")
-    page.emulate_media(media="print", color_scheme="light")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("[...document.querySelectorAll('details')].every((each) => each.open)")
     assert not page.is_visible("form")

@@ -7,6 +7,7 @@
   const list = document.getElementById("question-list");
   const status = document.getElementById("question-status");
   const buttons = { before: document.getElementById("page-before"), after: document.getElementById("page-after") };
+  const PARTS = { selection: "questions that chose", report: "questions that only report", all: "all questions" };
   const SIZE = 12;
   let page = 0;
 
@@ -21,7 +22,7 @@
   for (const key of ["part", "benchmark", "kind", "category"]) {
     const values = [...new Set(questions.map((question) => question[key]).filter(Boolean))].sort();
     const select = form.elements[key];
-    for (const value of values) make("option", value, select).value = value;
+    for (const value of values) make("option", key === "part" ? PARTS[value] : value, select).value = value;
     select.closest("label").hidden = values.length < 2;
   }
 
@@ -44,7 +45,7 @@
     page = Math.min(page, pages - 1);
     list.replaceChildren(...found.slice(page * SIZE, (page + 1) * SIZE).map((question) => {
       const item = make("li", undefined, null, question.kind);
-      make("p", `${question.kind} · ${question.benchmark} · ${question.index}${question.category ? ` · ${question.category}` : ""} · ${question.part} questions`, item, "soft");
+      make("p", `${question.kind} · ${question.benchmark} · ${question.index}${question.category ? ` · ${question.category}` : ""} · ${PARTS[question.part]}`, item, "soft");
       question.images.forEach((uri, number) => {
         const image = make("img", undefined, item);
         image.alt = `image ${number + 1} of question ${question.index}`;
