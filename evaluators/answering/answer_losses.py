@@ -19,8 +19,8 @@ from evaluators.answering.engines.answer_loss import LooksAheadError
 from evaluators.answering.engines.transformers import TransformersModel
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.answer_loss import AnswerLoss, AnswerTask
+from soup.evaluation.api import Prompt
 from soup.evaluation.dealing import MissingFilesError, require_files
-from soup.evaluation.engine import Prompt
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import JobDone
 from soup.search.workers.ray import RayPool

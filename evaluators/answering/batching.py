@@ -1,6 +1,6 @@
 """Prompts to a model in batches that fit: like with like, the longest first, smaller ones where memory runs out.
 
-A prompt is a list of parts, as VLMEvalKit has them: see `soup.evaluation.engine.Prompt`.
+A prompt is a list of parts, as VLMEvalKit has them: see `soup.evaluation.api.Prompt`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import OnBatch, Prompt
 from soup.support.options import option_name
 from soup.support.text import bullet_list, pluralize
 

@@ -13,7 +13,7 @@ from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["TextWriter", "open_writer"]

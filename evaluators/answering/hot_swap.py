@@ -13,8 +13,7 @@ from evaluators.answering.engines import vlmeval_wrapper
 from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
-from soup.evaluation.api import Candidate
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import Candidate, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import plan_loading
 from soup.support.options import option_name

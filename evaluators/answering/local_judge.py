@@ -22,7 +22,8 @@ from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError
-from soup.evaluation.engine import OnBatch, Prompt, build_engine, engine_arguments, identity_of
+from soup.evaluation.api import OnBatch, Prompt
+from soup.evaluation.engine import build_engine, engine_arguments, identity_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import OnBatch, Prompt
 from soup.support.json_text import parse_json_object
 from soup.support.text import whole_characters
 

@@ -11,8 +11,8 @@ from evaluators.answering.batching import Model
 from evaluators.answering.hot_swap import HotSwap
 from evaluators.answering.side_files import side_files_digest
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Candidate
-from soup.evaluation.engine import OnBatch, Prompt, build_engine, identity_of
+from soup.evaluation.api import Candidate, OnBatch, Prompt
+from soup.evaluation.engine import build_engine, identity_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -41,7 +41,7 @@ class EngineSession:
         """Return all of the engine that can change an answer, as JSON values.
 
         Raises:
-            EvaluatorError: see `soup.evaluation.engine.Engine.identity`; or a model of the user's for an engine that
+            EvaluatorError: see `soup.evaluation.api.Engine.identity`; or a model of the user's for an engine that
                 loads checkpoints by itself.
         """
         if self._settings.model != "auto" and not isinstance(self.engine, HotSwap):

@@ -11,10 +11,9 @@ from evaluators.answering.response_cache import ResponseCache, cached_answers, p
 from evaluators.answering.session import shared_session
 from evaluators.arena.record import Arena, Member, Question
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Harness, OnReplies, Score
+from soup.evaluation.api import Benchmark, Candidate, Harness, OnBatch, OnReplies, Prompt, Score
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.dealing import dealer_of, require_files
-from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings

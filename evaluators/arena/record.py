@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import cast
 
 from soup.errors import EvaluatorError, JournalError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 from soup.support.atomic_files import write_atomic
 from soup.support.json_text import check_kinds, read_json
 from soup.support.options import option_name
@@ -57,7 +57,7 @@ def text_key(text: str) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, in parts as `soup.evaluation.engine.Prompt` has them; a picture is the name of its file.
+    """A question, in parts as `soup.evaluation.api.Prompt` has them; a picture is the name of its file.
 
     Args:
         index: Its name.

@@ -18,8 +18,7 @@ from evaluators.grounding.scoring import judge, parts_of
 from finetune.coordinates.conventions import Convention, named_convention
 from finetune.coordinates.regions import CoordinateError
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Harness, Location, Score
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import Benchmark, Candidate, Harness, Location, OnBatch, Prompt, Score
 from soup.evaluation.settings import EvalSettings
 from soup.support.text import pluralize
 

@@ -39,7 +39,7 @@ from evaluators.vlmeval.videos import (
     videos_column,
 )
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 
 __all__ = ["data_file", "data_folder", "open_data_set", "question_ids"]
 

@@ -41,12 +41,13 @@ from soup.evaluation.api import (
     Candidate,
     Harness,
     Location,
+    OnBatch,
     OnReplies,
+    Prompt,
     Score,
     ShownQuestion,
 )
 from soup.evaluation.dealing import dealer_of, require_files
-from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 

@@ -19,7 +19,7 @@ from evaluators.vlmeval.data_checks import columns_of_files, named_files
 from evaluators.vlmeval.library_types import Frame, Row
 from evaluators.vlmeval.videos import CHOICES_OF_FRAMES, Video
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 
 __all__ = ["IMAGE_IN_TEXT", "ImageFiles", "digest_of_sizes", "with_image_files"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.library_types import DataSet, Row
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 
 __all__ = ["Reference", "reference_answer", "reference_answers", "why_no_reference"]
 

@@ -31,8 +31,7 @@ from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.stand_ins import replaced_names
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Score
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt, Score
 from soup.support.text import whole_characters
 
 __all__ = ["ask_circles", "ask_rows", "plain_part", "score", "total"]

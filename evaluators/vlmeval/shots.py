@@ -17,7 +17,7 @@ from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.library_types import DataSet, Row
 from evaluators.vlmeval.reference_answers import reference_answer, why_no_reference
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 from soup.evaluation.examples import answered
 from soup.support.options import option_name
 

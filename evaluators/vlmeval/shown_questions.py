@@ -13,8 +13,7 @@ from evaluators.vlmeval.library_types import DataSet, Row
 from evaluators.vlmeval.reading_answers import final_answer
 from evaluators.vlmeval.scoring import plain_part
 from evaluators.vlmeval.stand_ins import replaced_names
-from soup.evaluation.api import AskedModel, ShownQuestion
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import AskedModel, Prompt, ShownQuestion
 
 __all__ = ["categories", "show_questions"]
 

@@ -14,8 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Candidate
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import Candidate, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 
 

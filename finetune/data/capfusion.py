@@ -24,7 +24,7 @@ from finetune.data.flat_rows import FLAT
 from finetune.data.row_output import RowJournal, first_reasons, moved_row, write_lines
 from finetune.data.source_rows import Exchange, SourceRows, exchange_of, picture_files, row_id
 from soup.errors import FinetuneError
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import OnBatch, Prompt
 from soup.support.json_text import MAX_TEXT_BYTES, read_text
 
 __all__ = ["CapFusion", "CaptionWriter", "captions_path", "read_prompt"]

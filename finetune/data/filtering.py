@@ -26,7 +26,7 @@ from finetune.data.row_output import RowJournal, first_reasons, moved_row, write
 from finetune.data.source_rows import Exchange, SourceRows, exchange_of, picture_files, row_id
 from soup.errors import FinetuneError
 from soup.evaluation.answer_loss import AnswerLoss, AnswerLosses, AnswerTask
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 
 __all__ = ["FilteredRows", "KeepRule", "RowFilter", "scores_path"]
 

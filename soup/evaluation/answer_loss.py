@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 
 __all__ = ["AnswerLoss", "AnswerLosses", "AnswerTask"]
 

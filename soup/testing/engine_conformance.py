@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Candidate
-from soup.evaluation.engine import Engine, OnBatch, Prompt
+from soup.evaluation.api import Candidate, Engine, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["FakeEngine", "check_engine"]
@@ -28,7 +27,7 @@ def check_engine(
     settings: EvalSettings | None = None,
     failing: Candidate | None = None,
 ) -> None:
-    """Check that an engine keeps the contract of `soup.evaluation.engine.Engine`.
+    """Check that an engine keeps the contract of `soup.evaluation.api.Engine`.
 
     Its identity must be a mapping of JSON values and stay the same. Each prompt must get one text, whatever its
     neighbours and their order, and stay as it was; one thread at a time tells of answers. After a swap answers must be
@@ -47,7 +46,7 @@ def check_engine(
     """
     settings = settings or EvalSettings()
     engine = factory(settings)
-    assert isinstance(engine, Engine), f"{factory}: a member of soup.evaluation.engine.Engine is missing"
+    assert isinstance(engine, Engine), f"{factory}: a member of soup.evaluation.api.Engine is missing"
     identity = _identity(engine)
     assert _identity(factory(settings)) == identity, "two engines of the same settings have two identities"
     engine.close()  # nothing is open

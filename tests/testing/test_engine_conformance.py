@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from evaluators.answering.hot_swap import HotSwap
+from soup.evaluation import api
+from soup.evaluation import engine as building
 from soup.testing import FakeEngine, check_engine
 from tests.helpers.scripted_models import ToyCandidate
 from tests.helpers.vlm_families import noise, save_family
@@ -191,3 +193,8 @@ class Short(HotSwap):
 def test_the_folder_of_the_fake_is_not_touched(candidates, tmp_path):
     check(FakeEngine, candidates)
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_plug_ins_find_the_contract_with_the_evaluators_and_where_it_stood_before():
+    names = ("Engine", "OnBatch", "Prompt")
+    assert [getattr(building, name) for name in names] == [getattr(api, name) for name in names]

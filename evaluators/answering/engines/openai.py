@@ -10,8 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 from evaluators.answering.endpoint import ChatEndpoint
 from evaluators.answering.engines.requests import ask_endpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Candidate
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import Candidate, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluators.answering.batching import prompt_beginning
 from evaluators.answering.endpoint import ChatEndpoint, map_at_once
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import OnBatch, Prompt
 
 __all__ = ["ask_endpoint", "chat_body", "chat_part"]
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from evaluators.answering.engines.answer_loss import loss_of_answer, refuse_looking_ahead
 from evaluators.answering.prompts import Prompter, TextPrompter, image_backend
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
 from soup.hf.saved_form import inner_model

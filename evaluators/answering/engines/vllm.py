@@ -26,8 +26,7 @@ from evaluators.answering.engines.vllm_layout import main_dtype, refuse_incomple
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation.answer_loss import AnswerLoss, AnswerTask
-from soup.evaluation.api import Candidate
-from soup.evaluation.engine import OnBatch, Prompt
+from soup.evaluation.api import Candidate, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
 from soup.support.devices import torch_device

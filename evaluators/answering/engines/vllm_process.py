@@ -17,7 +17,7 @@ from typing import Any
 
 from evaluators.answering.batching import prompt_beginning
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 from soup.support.text import pluralize
 
 __all__ = ["ENVIRONMENT", "main"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError
-from soup.evaluation.engine import Prompt
+from soup.evaluation.api import Prompt
 from soup.support.extras import install_line
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
