@@ -5,17 +5,14 @@ A checkpoint that stands at a job's `out` but was made from something else is an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from finetune.config import NEW_SETTINGS, FinetuneConfig
+from finetune.config import FinetuneConfig
 from finetune.jobs import (
     Job,
-    JobDigests,
-    JobDocument,
-    Json,
     at_root,
     has_digest,
     read_job,
@@ -23,6 +20,7 @@ from finetune.jobs import (
     read_stamp,
     stamp_time,
 )
+from finetune.launching.differences import differences, foreign_error, in_the_way_error, made_from
 from finetune.launching.digests import Content, Digests, picture_root, unread_files
 from finetune.launching.start_check import faults_of_settings, faults_of_start
 from finetune.training.parallel import configuration_path
@@ -107,8 +105,8 @@ def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
     _check_twins(config, root, findings)
     plans = tuple(_plan_job(job, findings) if is_compared else JobPlan(job, "", JobAction.BEGIN) for job in jobs)
     _check_times(plans, findings)
-    faults = [_in_the_way(paths, changed) for changed, paths in findings.in_the_way.items()]
-    faults += [_foreign(findings.foreign)] if findings.foreign else []
+    faults = [in_the_way_error(paths, changed) for changed, paths in findings.in_the_way.items()]
+    faults += [foreign_error(findings.foreign)] if findings.foreign else []
     if faults:
         raise FinetuneError("\n".join(faults))
     if writing:
@@ -219,12 +217,12 @@ def _plan_job(job: Job, findings: _Findings) -> JobPlan:
         if (stamp := read_stamp(path)) is None:
             findings.foreign.append(path)
             continue
-        differs = tuple(_differences(_made_from(stamp, before), job, digest))
+        differs = tuple(differences(made_from(stamp, before), job, digest))
         findings.in_the_way.setdefault(differs, []).append(path)
     same = before is not None and before.get("digest") == digest
     begun = (job.folder / "checkpoints").is_dir() and any((job.folder / "checkpoints").iterdir())
     if before and not same and begun:
-        changed = ", ".join(_differences(before, job, digest)) or "its settings or data"
+        changed = ", ".join(differences(before, job, digest)) or "its settings or data"
         findings.remarks.append(f"{job.name}: begins anew, for what it was begun with changed: {changed}")
         return JobPlan(job, digest, JobAction.RESTART)
     return JobPlan(job, digest, JobAction.RESUME if same else JobAction.BEGIN)
@@ -255,82 +253,6 @@ def snapshots(job: Job) -> list[Path]:
     prefix = f"{job.out.name}-step"
     paths = {path.name.removeprefix(prefix): path for path in job.out.parent.glob(f"{prefix}*")}
     return [paths[step] for step in sorted((step for step in paths if step.isdecimal()), key=int)]
-
-
-def _made_from(stamp: JobDocument, job: JobDocument | None) -> JobDocument:
-    """Return what a checkpoint was made from, by the job's folder if that is of this attempt, else by its stamp."""
-    return job if job and job.get("digest") == stamp.get("digest") else stamp
-
-
-def _in_the_way(paths: Sequence[Path], changed: Sequence[str]) -> str:
-    """Return the error about checkpoints that stand where jobs' ought to be, and what made them differ."""
-    unknown = "\nNothing that they tell of themselves differs: another version of soup trained them otherwise.\n"
-    what = f" What differs:\n{bullet_list(changed)}\n" if changed else unknown
-    if len(paths) == 1:
-        return (
-            f"{paths[0]}: stands there already, but was not made by these settings, data and start.{what}"
-            "Remove it to train it anew, or name another `out`."
-        )
-    return (
-        f"{len(paths)} checkpoints stand there already, but were not made by these settings, data and start:\n"
-        f"{bullet_list(map(str, paths))}\n{what.lstrip()}Remove them to train them anew, or name another `out`."
-    )
-
-
-def _foreign(paths: Sequence[Path]) -> str:
-    """Return the error about what stands where ingredients ought to be and is none: data, or a model of elsewhere."""
-    return (
-        f"{len(paths)} ingredients have no place: what stands there already is not of soup finetune "
-        f"(it has no finetune.json):\n{bullet_list(map(str, paths))}\nName another `out`, or move that away."
-    )
-
-
-def _differences(before: JobDocument, job: Job, digest: str) -> Iterator[str]:
-    """Return what was otherwise when a checkpoint was made: `lr: 1e-05 there, 2e-05 now`."""
-    stored = before.get("settings")
-    settings: Mapping[str, object] = stored if isinstance(stored, dict) else before
-    for name, value in job.as_json(digest)["settings"].items():
-        there, now = _plain(settings.get(name)), _plain(value)
-        if name in settings and there != now:
-            yield f"{NEW_SETTINGS.get(name, name)}: {there} there, {now} now"
-    digests = before.get("digests") or JobDigests()
-    there, now = digests.get("start"), job.digests["start"]
-    if there and there.partition(" ")[0] == now.partition(" ")[0] and there != now:
-        yield (
-            f"start: {job.start} holds the same weights, but other files beside them than {before.get('start')} held: "
-            "configuration, tokenizer, processor or template"
-        )
-    elif there and there != now:
-        yield f"start: {before.get('start')} held other weights than {job.start} holds now"
-    yield from _data_differences(digests.get("data"), job.digests["data"])
-    yield from _option_differences(before.get("data"), job)
-
-
-def _data_differences(there: Mapping[str, str] | None, now: Mapping[str, str]) -> Iterator[str]:
-    if not isinstance(there, dict) or sorted(there.values()) == sorted(now.values()):
-        return
-    for path, digest in now.items():
-        if there.get(path) not in (None, digest):
-            yield f"data {path}: its content changed"
-        elif path not in there and digest not in there.values():
-            yield f"data {path}: not there, but now"
-    gone = [path for path, digest in there.items() if path not in now and digest not in now.values()]
-    yield from (f"data {path}: there, but not now" for path in gone)
-
-
-def _option_differences(there: Sequence[Json] | None, job: Job) -> Iterator[str]:
-    """Options of the same data set that were others: its weight, its category, ..."""
-    options = {data_set.get("path"): data_set for data_set in there or () if isinstance(data_set, dict)}
-    for data_set in job.data:
-        before = options.get(data_set.path, {})
-        for name, value in data_set.model_dump(exclude={"path", "images"}).items():
-            if name in before and before[name] != value:
-                yield f"data {data_set.path}: {name}: {before[name]} there, {value} now"
-
-
-def _plain(value: object) -> object:
-    """Return a value as JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_disk(plans: Sequence[JobPlan]) -> None:

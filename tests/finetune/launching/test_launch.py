@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from finetune.jobs import SO_IT_WAS, JobStatus, job_command, plan_jobs
-from finetune.launching import job_plans as survey_room
+from finetune.launching import job_plans
 from finetune.launching.data_check import check
 from finetune.launching.dry_run import details, plan_dry_run, rows
 from finetune.launching.job_plans import plan_launch
@@ -554,7 +554,7 @@ def test_an_output_that_can_t_be_written_is_told(tmp_path):
 
 
 def test_a_disk_that_is_too_small_for_the_ingredients_is_told_before_any_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(survey_room, "_weights_bytes", lambda job: 2**60)
+    monkeypatch.setattr(job_plans, "_weights_bytes", lambda job: 2**60)
     with pytest.raises(OutputError, match="are free at"):
         launch(place(tmp_path))
     assert not seen(tmp_path)
