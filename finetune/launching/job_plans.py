@@ -28,7 +28,7 @@ from finetune.training.watching import check_evaluation
 from soup.errors import FinetuneError, OutputError, SoupError
 from soup.support.disk_space import require_bytes
 from soup.support.extras import absent_libraries
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, format_bytes
 
 __all__ = ["JobAction", "JobPlan", "LaunchPlan", "absent_needs", "plan_launch", "snapshots"]
 
@@ -267,8 +267,8 @@ def _check_disk(plans: Sequence[JobPlan]) -> None:
         folder,
         needed_bytes,
         lambda free: OutputError(
-            f"{folder.parent}: the ingredients need {needed_bytes / 2**30:.1f} GiB by their weights alone, "
-            f"and {free.bytes / 2**30:.1f} GiB are free at {free.location}."
+            f"{folder.parent}: the ingredients need {format_bytes(needed_bytes)} by their weights alone, and "
+            f"{format_bytes(free.bytes)} are free at {free.location}."
         ),
     )
 

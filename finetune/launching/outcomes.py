@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from finetune.jobs import SO_IT_WAS, Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state, rows_lost
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
-from soup.support.text import pluralize
+from soup.support.text import format_bytes, pluralize
 
 __all__ = ["JobOutcome", "classify_exit", "failure_report", "rows_left_out"]
 
@@ -121,7 +121,6 @@ def _hint(job: Job, why: str) -> str:
     for pattern, hint in HINTS:
         if re.search(pattern, text):
             space = free_space(job.folder)
-            free = f"{space.bytes / 2**30:.1f} GiB"
             explained = any(words in why for words in ("disk is full", "micro_batch"))  # by the job itself
-            return "" if explained else f"; {hint.format(free=free, folder=space.location)}"
+            return "" if explained else f"; {hint.format(free=format_bytes(space.bytes), folder=space.location)}"
     return ""

@@ -9,6 +9,7 @@ from torch import nn
 from finetune.config import TrainSettings
 from soup.errors import FinetuneError
 from soup.support.disk_space import FreeSpace, require_bytes
+from soup.support.text import format_bytes, pluralize
 
 __all__ = ["check_disk_space", "checkpoint_bytes", "ingredient_bytes"]
 
@@ -38,9 +39,9 @@ def check_disk_space(model: nn.Module, settings: TrainSettings, steps: int, fold
 
     def error(free: FreeSpace) -> FinetuneError:
         return FinetuneError(
-            f"{folder}: {free.bytes / 1e9:.2f} GB are free, and {needed_bytes / 1e9:.2f} GB may be needed: "
-            f"{checkpoints / 1e9:.2f} for checkpoints, the rest for {ingredients} ingredient(s). Make room, or name an "
-            "`out` on another disk."
+            f"{folder}: {format_bytes(free.bytes)} are free, and {format_bytes(needed_bytes)} may be needed: "
+            f"{format_bytes(checkpoints)} for checkpoints, the rest for {pluralize(ingredients, 'ingredient')}. Make "
+            "room, or name an `out` on another disk."
         )
 
     require_bytes(folder, needed_bytes, error)

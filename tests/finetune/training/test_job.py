@@ -249,8 +249,8 @@ def test_too_small_a_disk_is_told_before_the_first_step(data, tmp_path, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30 - 2**20, 2**20))
     assert run(job.folder) == 1
     why = read_state(job.folder).why
-    assert "0.00 GB are free" in why
-    assert "3 ingredient(s)" in why
+    assert "1.05 MB are free" in why
+    assert "3 ingredients. Make room" in why
     assert read_state(job.folder).step == 0
 
 
