@@ -1,19 +1,21 @@
-"""A command in a process group of its own, which never outlives who started it, however that one ends."""
+"""Processes that never outlive who started them, however that one ends."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["ChildProcess", "end_group", "log_tail"]
+__all__ = ["ChildProcess", "end_group", "end_with_parent", "log_tail"]
 
 GRACE_SECONDS = 5.0
 TAIL_BYTES = 2000
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 # The supervisor leads the group. Its stdin ends when whoever started it is gone, killed or not; then all are killed.
 SUPERVISOR = """
@@ -40,7 +42,6 @@ class ChildProcess:
     Args:
         words: The program and its arguments.
         log: The file that takes what it prints, after what is there already.
-        environment: Added to this process's environment.
         pass_fds: Open files that it gets under the same numbers.
 
     Raises:
@@ -51,7 +52,6 @@ class ChildProcess:
         self,
         words: Sequence[str],
         log: Path,
-        environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.log = log
@@ -62,7 +62,6 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
-                env={**os.environ, **(environment or {})},
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
@@ -82,6 +81,13 @@ class ChildProcess:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """Have Linux send this process SIGTERM when its parent is gone; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a libc without prctl
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

@@ -7,25 +7,23 @@ file `stop` in the job's folder: a launcher can send no signals to other machine
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from finetune.launching.executors.processes import end_leftovers, kill_tree, stop_gently
+from soup.support.child_process import end_with_parent
 
 __all__ = ["clear_requests", "has_heartbeat", "request_kill", "request_stop", "run_attempt"]
 
 STOP, ALIVE = "stop", "alive"
 BEAT_SECONDS = 10
 LOST_SECONDS = 120  # without a beat for so long, nobody is there; file systems over a network see times late
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MAX_REQUEUES = "SOUP_MAX_REQUEUES"
@@ -72,7 +70,7 @@ def run_attempt(folder: Path, command: Sequence[str], environment: Mapping[str, 
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,  # as Ray's workers die with their driver: nobody would watch it
             env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
         )
     try:
@@ -83,13 +81,6 @@ def run_attempt(folder: Path, command: Sequence[str], environment: Mapping[str, 
         process.wait()
         end_leftovers(folder)
         (folder / ALIVE).unlink(missing_ok=True)
-
-
-def _end_with_parent() -> None:
-    """Have the command stop when this process dies, as Ray's workers do with their driver: nobody would watch it."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _watch(folder: Path, process: subprocess.Popen[bytes]) -> int:

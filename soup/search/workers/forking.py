@@ -8,7 +8,6 @@ its workers end.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -23,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
+from soup.support.child_process import end_with_parent
+
 __all__ = ["ForkServer", "fork_workers", "run_anew"]
 
 START = "import sys; sys.path[:] = sys.argv[3:]; from soup.search.workers.worker import main; main()"
@@ -32,7 +33,6 @@ END_SECONDS = 5.0
 POLL_SECONDS = 0.01
 MESSAGE_BYTES = 65536
 MOST_FILES = 64
-PR_SET_PDEATHSIG = 1
 UNKNOWN = -9
 """How a worker ended of which nobody knows: what kills the server is the lack of memory, most often."""
 
@@ -150,7 +150,7 @@ def fork_workers(control: socket.socket, imports: Sequence[str]) -> Connection:
             os.close(log)
             continue
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _end_with_parent()
+        end_with_parent()  # in the midst of a job a worker would not look for it
         control.close()
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -170,12 +170,6 @@ def run_anew(code: str, connection: Connection) -> NoReturn:
     os.set_inheritable(connection.fileno(), True)
     before = "import sys; sys.path[:] = sys.argv[2:]; from multiprocessing.connection import Connection; "
     os.execv(sys.executable, [sys.executable, "-P", "-c", before + code, str(connection.fileno()), *sys.path])
-
-
-def _end_with_parent() -> None:
-    """Be sent SIGTERM when the parent is gone: a worker in the midst of a job would not look for it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_for(process: int) -> int:
