@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from evaluators.answering.batching import prompt_size
 from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.file_digest import file_digest
-from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers, open_judge
-from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
@@ -23,6 +20,7 @@ from evaluators.vlmeval.catalog import all_data_sets, is_data_set, known_benchma
 from evaluators.vlmeval.data_sets import data_file, data_folder, open_data_set, question_ids
 from evaluators.vlmeval.download import fetch
 from evaluators.vlmeval.image_files import ImageFiles
+from evaluators.vlmeval.judging import Judging
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer, splits_thoughts
@@ -49,7 +47,6 @@ from soup.evaluation.api import (
 )
 from soup.evaluation.dealing import dealer_of, require_files
 from soup.evaluation.settings import EvalSettings
-from soup.support.options import option_name
 
 __all__ = ["VLMEval"]
 
@@ -74,11 +71,7 @@ class VLMEval(Harness):
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._engine = shared_session(settings)
-        self._judge = open_judge(settings, self._engine.close)
-        self._replies: dict[str, RepliesOfOthers] = {}  # by benchmark
-        self._judged_too = {_judged_too(name) for name in settings.judge_for}
-        self._first_judged: str | None = None  # a benchmark that will need the judge
-        self._judge_was_reached = False
+        self._judging = Judging(settings, self._engine.close)
         self._images = ImageFiles()
         self._data_sets: dict[str, DataSet] = {}  # by name, and the digest of the file
 
@@ -108,7 +101,7 @@ class VLMEval(Harness):
         """Return versions, the digest of the data, how the engine answers, and the judge where one is asked."""
         entry = known_benchmark(benchmark)
         library_version = version()
-        digest, judge = _both(lambda: file_digest(data_file(entry)), lambda: self._judge_for(entry))
+        digest, judge = _both(lambda: file_digest(data_file(entry)), lambda: self._judging.judge_of(entry))
         data_set = self._data_set(entry, benchmark)
         facts: dict[str, object] = {
             "evaluator": "vlmeval",
@@ -147,13 +140,8 @@ class VLMEval(Harness):
         if benchmark.measures == "likelihood":
             return self._likelihood(entry, data_set, candidate)
         cache = ResponseCache(candidate.kept / f"{entry.name}.jsonl")
-        judge = self._judge_for(entry)
-        if judge:
-            judge.logs = candidate.logs
-        others = self._replies.setdefault(entry.name, RepliesOfOthers())
-        facts = (cache, entry.name, entry.judge_tokens, others, dealer_of(candidate))
-        session = JudgeSession(judge, *facts, on_grades=partial(candidate.answered, what="grades")) if judge else None
-        self._check_judge()
+        session = self._judging.session(entry, candidate, cache)
+        self._judging.check()
         if data_set.mended_rows:
             candidate.remark(mended_rows_remark(entry, data_set.mended_rows))
         if data_set.lost_rows:
@@ -181,8 +169,8 @@ class VLMEval(Harness):
         Raises:
             EvaluatorError: the judge does not answer, or no prompt can be made.
         """
-        self._judge_for(known_benchmark(benchmark))
-        self._check_judge()
+        self._judging.judge_of(known_benchmark(benchmark))
+        self._judging.check()
         self._engine.check(checkpoint)
 
     def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
@@ -255,12 +243,6 @@ class VLMEval(Harness):
             candidate.answered(len(losses), len(references))
         return Score.of_loss(losses)
 
-    def _check_judge(self) -> None:
-        """Reach the judge before the engine's hours, not after them: whichever benchmark comes first."""
-        if self._judge is not None and self._first_judged is not None and not self._judge_was_reached:
-            self._judge.check_reachable(self._first_judged)
-            self._judge_was_reached = True
-
     def _answering(
         self, entry: VLMEvalBenchmark, candidate: Candidate, cache: ResponseCache
     ) -> Callable[[list[Prompt]], list[str]]:
@@ -278,8 +260,7 @@ class VLMEval(Harness):
                 for text in remarks.hear(replies):
                     candidate.remark(text)
 
-            if self._judge is not None:
-                self._judge.make_room()
+            self._judging.make_room()
             wait_for_images = self._images.start_writing(prompts)
             if dealer is not None:
                 wait_for_images()
@@ -292,27 +273,6 @@ class VLMEval(Harness):
             return [final_answer(text) for text in cached_answers(cache, facts, prompts, answer, candidate.answered)]
 
         return judged_answers
-
-    def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | None:
-        """Return the judge for this benchmark, if it needs one or the user wants one."""
-        is_chosen = entry.name in self._judged_too
-        if is_chosen and not metric_of(entry).can_use_judge:
-            raise EvaluatorError(
-                f"{entry.name}: its metric has no use for a judge; leave it out of {option_name('judge_for')}."
-            )
-        if not is_chosen and not entry.needs_judge:
-            return None
-        if self._judge is None:
-            raise EvaluatorError(
-                f"{entry.name}: its answers are graded by a judge, and none is named. Pass "
-                f"{option_name('judge_url')} and "
-                f"{option_name('judge_model')} (any endpoint that speaks OpenAI's chat completions; its key, "
-                "if it wants one, in the "
-                f"environment variable {self.settings.judge_key_env}), or leave {entry.name} out of "
-                f"{option_name('eval')}."
-            )
-        self._first_judged = self._first_judged or entry.name
-        return self._judge
 
     def _data_set(self, entry: VLMEvalBenchmark, benchmark: Benchmark, shots: int | None = None) -> DataSet:
         """VLMEvalKit's data set with the rows that count; the file is read and checked once for each digest."""
@@ -332,14 +292,6 @@ class VLMEval(Harness):
             raise EvaluatorError(f"{entry.name}: no question of {path} lies in the {benchmark.split.part} part.")
         part.data = part.data[counts]
         return part
-
-
-def _judged_too(name: str) -> str:
-    """Return the name, as `--eval` knows it, of a benchmark for which the user wants the judge."""
-    try:
-        return known_benchmark(Benchmark(name, "vlmeval", name)).name
-    except EvaluatorError as reason:
-        raise EvaluatorError(f"{option_name('judge_for')}: {reason}") from reason
 
 
 def _both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:

@@ -374,7 +374,7 @@ def hesitant(index, answer):
 
 def test_a_metric_that_asks_nobody_refuses_a_judge(settings, tmp_path):
     with pytest.raises(EvaluatorError, match="ocrbench: its metric has no use for a judge"):
-        VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_for(BENCHMARKS["ocrbench"])
+        VLMEval(replace(settings, judge_for=("ocrbench",)))._judging.judge_of(BENCHMARKS["ocrbench"])
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_judge_for_what_nobody_judges_is_refused(name, words, settings):
 
 def test_the_judge_is_wanted_for_a_benchmark_by_either_of_its_names(settings):
     judged = VLMEval(replace(settings, judge_for=("MMBench_DEV_EN",)))
-    assert judged._judge_for(BENCHMARKS["mmbench"]) is not None
+    assert judged._judging.judge_of(BENCHMARKS["mmbench"]) is not None
 
 
 def test_a_judge_for_a_benchmark_that_is_not_evaluated_is_refused(data, settings):

@@ -175,7 +175,7 @@ def candidate(tmp_path, name, extra=""):
 
 
 def test_pictures_are_shown_to_a_judge_that_sees_some_and_are_an_error_of_one_that_does_not(model, scene, tmp_path):
-    graded = scene[0]._judge.ask("Give a correctness score.\n<1> | 5 | 5 | ", 0, 3, images=["a.png"])
+    graded = scene[0]._judging.judge.ask("Give a correctness score.\n<1> | 5 | 5 | ", 0, 3, images=["a.png"])
     assert graded == "1.0"
     with pytest.raises(EvaluatorError, match="`judge_images`: a-judge is a language model of transformers, which sees"):
         LocalJudge(settings(model), lambda: None).ask("Is it 5?", 0, 3, images=["a.png"])
@@ -216,7 +216,7 @@ def test_where_both_do_not_fit_the_candidate_s_engine_makes_room_and_gets_it_bac
         room[:] = [True]
         close()
 
-    monkeypatch.setattr(harness._judge, "_release", closing)
+    monkeypatch.setattr(harness._judging.judge, "_release", closing)
     room[:] = [False] if when == "opened" else [True, False]
     harness.evaluate(candidate(tmp_path, "a"), MMVET)
     assert notes[:4] == ["open", "close", "candidate closed", "open"]
@@ -229,7 +229,7 @@ def test_where_both_do_not_fit_the_candidate_s_engine_makes_room_and_gets_it_bac
 def test_a_judge_that_fails_without_it_too_is_told_and_the_rerun_asks_only_for_the_rest(scene, tmp_path):
     harness, notes, _ = scene
     soup = candidate(tmp_path, "a")
-    harness._judge._engine.fits_at_work = lambda: len(notes) < 4
+    harness._judging.judge._engine.fits_at_work = lambda: len(notes) < 4
     words = (
         r"mmvet: the judge a-judge at .* stopped answering after \d+ replies: RuntimeError: CUDA out of memory\n.* kept"
     )
