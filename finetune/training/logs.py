@@ -15,6 +15,7 @@ from finetune.training.parallel import is_first
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
 from soup.support.extras import absent_libraries
+from soup.support.json_text import log_lines
 
 __all__ = ["LossFile", "loggers"]
 
@@ -38,14 +39,19 @@ def loggers(settings: TrainSettings, name: str, folder: Path, step: int) -> list
 
 
 class LossFile(TrainerCallback):
-    """Writes a line of JSON for each log, with its `step`; of later steps, before an interruption, none is left."""
+    """Writes a line of JSON for each log, with its `step`.
+
+    Args:
+        path: the file.
+        step: the last one that counts; lines of later ones, or that a crash damaged, are removed.
+    """
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.is_file() else []
-        whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         if is_first():
-            write_atomic(path, "".join(whole))
+            logs = log_lines(path) if step else ()
+            earlier = [log for log in logs if isinstance(at := log.get("step"), int) and at <= step]
+            write_atomic(path, "".join(json.dumps(log) + "\n" for log in earlier))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Write it, but for the summary of the whole at the end."""

@@ -22,6 +22,7 @@ from finetune.jobs import State, read_stamp, read_state, write_state
 from finetune.points.tiny import tiny_processor
 from finetune.training import checkpoints
 from finetune.training.job import SIGNALS, StateFile, main, run
+from finetune.training.logs import LossFile
 from tests.helpers.training_basics import make_job, write_rows
 
 ROOT = Path(finetune.__file__).parents[1]
@@ -265,6 +266,13 @@ def test_what_stands_there_already_is_never_overwritten(data, tmp_path):
     assert run(job.folder) == 1
     assert "out-job-step3" in read_state(job.folder).why
     assert (tmp_path / "out-job-step3" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_damaged_line_of_the_losses_is_left_out_where_a_job_goes_on(tmp_path):
+    path, kept = tmp_path / "loss.jsonl", '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n'
+    path.write_text(kept.replace("\n", "\n\0\0\0\n", 1) + '{"step": 3, "loss": 1.0}\n{"step": 2, "lo')
+    LossFile(path, 2)
+    assert path.read_text() == kept
 
 
 def test_a_checkpoint_of_another_job_is_not_resumed_from(undisturbed, data, tmp_path, monkeypatch):
