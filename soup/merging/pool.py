@@ -288,7 +288,8 @@ def _side_file_remarks(pool: Pool, lead: Ingredient) -> Iterator[str]:
     for kind, source in lent_kinds(lead.checkpoint, *others).items():
         if not (pool.tokenizer and kind != "processor"):
             yield f"{lead.name}: has no {kind}: the soup takes {name_of[source]}'s"
-    if absent := absent_code(lead.checkpoint, *others):
+    tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
+    if absent := absent_code(lead.checkpoint, *others, tokenizer=tokenizer):
         yield (
             f"{lead.name}: auto_map names {abbreviate(absent)}, not here nor in an ingredient: the soup loads only "
             "where transformers has a class of its own for it. Copy the code beside its weights"

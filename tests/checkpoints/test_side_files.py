@@ -306,6 +306,14 @@ def test_code_that_is_named_and_nowhere_is_told(tmp_path):
     assert not any("auto_map" in text for text in average(pool, tmp_path / "other"))
 
 
+@pytest.mark.parametrize(("owner", "count"), [("model-0", 0), ("model-1", 1)])
+def test_code_that_is_named_and_nowhere_is_told_of_the_tokenizer_that_soups_take(tmp_path, owner, count):
+    pool = tiny_pool(tmp_path / "ckpts", 2)
+    put(pool / owner, "tokenizer_config.json", json.dumps({"auto_map": {"AutoTokenizer": ["words.Slow", None]}}))
+    remarks = average(pool, tmp_path / "out", merge=MergeOptions(tokenizer="model-1"))
+    assert sum("auto_map names words.py" in text for text in remarks) == count
+
+
 def other_tokenizer(pool, name):
     path = pool / name / "tokenizer.json"
     document = json.loads(path.read_text())
