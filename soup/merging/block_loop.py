@@ -135,9 +135,9 @@ def scan_blocks(
     blend: Blend,
     tensors: Sequence[TensorSpec],
     sink: Sink,
-    options: Options | None = None,
+    options: Options | None,
     *,
-    hashing: bool = False,
+    hashing: bool,
     known: Mapping[Checkpoint, ContentDigest] = MappingProxyType({}),
     result: LeafDigests | None = None,
 ) -> ScanResult:
