@@ -13,7 +13,7 @@ from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
-from soup.merging.methods.shares import shares
+from soup.merging.methods.normalised import normalise
 from soup.merging.methods.task_arithmetic import refuse_no_sum, weighted_sum
 
 if TYPE_CHECKING:
@@ -76,4 +76,4 @@ class Consensus(DeltaMethod):
 
 def _scaled(weights: Sequence[float], tensor: MergedTensor) -> list[float]:
     """Scale weights to a sum of k, but for the factors of a component."""
-    return [len(weights) * share for share in shares(weights, tensor.weights).normalised]
+    return [len(weights) * share for share in normalise(weights, tensor.weights).quotients]

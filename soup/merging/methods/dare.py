@@ -15,7 +15,7 @@ from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.components import refuse_negative_weights
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
-from soup.merging.methods.shares import shares
+from soup.merging.methods.normalised import normalise
 from soup.merging.methods.task_arithmetic import refuse_no_sum
 from soup.merging.methods.ties import elect_and_merge
 
@@ -63,7 +63,7 @@ class Dare(DeltaMethod):
 
         if self.elect:
             return elect_and_merge(kept, weights, 0.0, mean=self.normalize)
-        parts, divisor = shares(weights, block.weights) if self.normalize else (weights, 1.0)
+        parts, divisor = normalise(weights, block.weights) if self.normalize else (weights, 1.0)
         total, spare = kept(0, None).mul_(parts[0]), None
         for index in range(1, len(block)):
             spare = kept(index, spare)
@@ -74,7 +74,7 @@ class Dare(DeltaMethod):
         """Say the same for a compiled pass; see `Method.arithmetic`."""
         weights = self.effective_weights(tensor)
         keys = [hash_of(self._key(tensor, index)) for index in range(len(weights))] if self.p else []
-        parts, divisor = shares(weights, tensor.weights) if self.normalize and not self.elect else (weights, 1.0)
+        parts, divisor = normalise(weights, tensor.weights) if self.normalize and not self.elect else (weights, 1.0)
         return Arithmetic(
             "elect" if self.elect else "deltas",
             parts,

@@ -15,7 +15,7 @@ from soup.hf.places import Place
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor, Method
 from soup.merging.methods.components import Factors, check_components, component_factors, idle_components
-from soup.merging.methods.shares import shares
+from soup.merging.methods.normalised import normalise
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ class Linear(Method):
                 spare = block.copy(i, out=spare)
                 total += spare
             return total.mul_(1 / len(block)) if _power_of_two(len(block)) else total.div_(len(block))
-        parts, divisor = shares(weights)
+        parts, divisor = normalise(weights)
         total, spare = block[0].mul_(parts[0]), None
         for i in range(1, len(block)):
             spare = block.copy(i, out=spare)
@@ -65,7 +65,7 @@ class Linear(Method):
         equal = self.keeps_equal(tensor.weights)
         if _uniform(weights):
             return Arithmetic("mean", weights, keep_equal=not equal)
-        parts, divisor = shares(weights)
+        parts, divisor = normalise(weights)
         return Arithmetic("sum", parts, divisor=divisor, keep_equal=not equal)
 
     def idle_parameters(self, places: Collection[Place]) -> list[str]:

@@ -19,7 +19,7 @@ from soup.errors import RecipeError
 from soup.hf.places import component_kind
 from soup.merging.methods.base import Block, LowRank, Method, Work
 from soup.merging.methods.deltas import check_range, delta
-from soup.merging.methods.shares import shares
+from soup.merging.methods.normalised import normalise
 from soup.merging.methods.task_arithmetic import refuse_no_sum, weighted_sum
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ class MatrixMethod(Method):
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Add the merged delta to the base; see `Method`."""
-        parts = shares(block.weights, block.weights)
+        parts = normalise(block.weights, block.weights)
         if block.raw[0].dim() != 2 or self.granularity_of(block.tensor_name, tuple(block.raw[0].shape)) == "element":
             return block.base.add_(weighted_sum(block, *parts).mul_(self.scale_of_others))
         deltas = [delta(block, index) for index in range(len(block))]
-        used = [(each, weight) for each, weight in zip(deltas, parts.normalised, strict=True) if bool(each.any())]
+        used = [(each, weight) for each, weight in zip(deltas, parts.quotients, strict=True) if bool(each.any())]
         if not used:
             return block.base
         merged = self.merged([each for each, _ in used], [weight for _, weight in used], block.raw[0].shape[1])
@@ -75,7 +75,7 @@ class MatrixMethod(Method):
         if self.turns_inputs:
             inputs = torch.linalg.qr(torch.cat([each.right for each in deltas]).T).Q
             small = [each @ inputs for each in small]
-        shared = zip(small, shares(weights, weights).normalised, strict=True)
+        shared = zip(small, normalise(weights, weights).quotients, strict=True)
         used = [(each, weight) for each, weight in shared if bool(each.any())]
         merged = torch.zeros_like(small[0])
         if used:

@@ -16,7 +16,7 @@ from soup.hf.places import Place
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
 from soup.merging.methods.dot_products import dot_products
-from soup.merging.methods.shares import shares
+from soup.merging.methods.normalised import normalise
 from soup.merging.methods.task_arithmetic import refuse_no_sum, weighted_sum
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class ModelStock(Method):
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Add the t-th part of the mean delta to the base; see `Method`."""
-        merged = weighted_sum(block, *shares(block.weights, block.weights))
+        merged = weighted_sum(block, *normalise(block.weights, block.weights))
         return block.base.add_(merged.mul_(block.constants[block.tensor_name]))
 
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
         """Say the same for a compiled pass; see `Method.arithmetic`."""
-        weights, divisor = shares(tensor.weights, tensor.weights)
+        weights, divisor = normalise(tensor.weights, tensor.weights)
         return Arithmetic("deltas", weights, tensor.constants[tensor.tensor_name], divisor=divisor)
 
     def check(self, weights: Sequence[float]) -> None:

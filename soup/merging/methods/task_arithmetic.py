@@ -15,7 +15,7 @@ from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
-from soup.merging.methods.shares import shares
+from soup.merging.methods.normalised import normalise
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +35,12 @@ class TaskArithmetic(DeltaMethod):
 
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
         """Add up the weighted deltas; see `DeltaMethod.merged`."""
-        return weighted_sum(block, *(shares(weights, block.weights) if self.normalize else (weights, 1.0)))
+        return weighted_sum(block, *(normalise(weights, block.weights) if self.normalize else (weights, 1.0)))
 
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
         """Say the same for a compiled pass; see `Method.arithmetic`."""
         weights = self.effective_weights(tensor)
-        parts, divisor = shares(weights, tensor.weights) if self.normalize else (weights, 1.0)
+        parts, divisor = normalise(weights, tensor.weights) if self.normalize else (weights, 1.0)
         return Arithmetic("deltas", parts, self.grown_scale(tensor), divisor=divisor)
 
     def check(self, weights: Sequence[float]) -> None:
