@@ -31,14 +31,11 @@ __all__ = [
     "to_score",
 ]
 
-_functions: dict[str, Callable[[str], object]] = {}
-
 
 def benchmark_of_function(function: Callable[[str], object], split: Split) -> Benchmark:
     """Make a function of this process a benchmark, known by its name."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    _functions[name] = function
-    return Benchmark(name.rpartition(".")[2], "function", name, split)
+    return Benchmark(name.rpartition(".")[2], "function", name, split, function=function)
 
 
 class FunctionEvaluator(Harness):
@@ -77,9 +74,9 @@ class FunctionEvaluator(Harness):
 
 
 def _function(benchmark: Benchmark) -> Callable[[str], object]:
-    if benchmark.target not in _functions:
+    if benchmark.function is None:
         raise EvaluatorError(f"{benchmark.name}: no function of this process. Name it python:FILE.py:FUNCTION.")
-    return _functions[benchmark.target]
+    return benchmark.function
 
 
 def call_function(function: Callable[[str], object], directory: str, name: str) -> Score:

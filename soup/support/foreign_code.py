@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 __all__ = ["INTERRUPTIONS", "Interruption", "foreign_code"]
@@ -19,6 +20,33 @@ INTERRUPTIONS = (KeyboardInterrupt, Interruption)
 """What passes through; all else that such code raises, SystemExit and GeneratorExit included, is a fault of its own."""
 
 
+class _Process:
+    """What is changed of the process as long as such code runs in any of its threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._runs, self._changes = threading.Lock(), 0, ExitStack()
+
+    @contextmanager
+    def changed(self) -> Iterator[None]:
+        """The first of several at once changes it, and the last one puts all back."""
+        with self._lock:
+            if self._runs == 0:
+                self._changes.enter_context(_directory_kept())
+                self._changes.enter_context(_stdout_on_stderr())
+                self._changes.enter_context(redirect_stdout(sys.stderr))
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs -= 1
+                if self._runs == 0:
+                    self._changes.close()
+
+
+_PROCESS = _Process()
+
+
 @contextmanager
 def foreign_code() -> Iterator[None]:
     """Let code run that may print, start programs that print, leave the working directory, or fork.
@@ -27,7 +55,7 @@ def foreign_code() -> Iterator[None]:
     meant before. A child process that comes back from it ends here: else two would go on with the same run.
     """
     process = os.getpid()
-    with _directory_kept(), _stdout_on_stderr(), redirect_stdout(sys.stderr):
+    with _PROCESS.changed():
         try:
             yield
         finally:

@@ -129,3 +129,30 @@ def test_the_next_process_knows_a_function_that_holds_plain_values_and_objects_o
 def test_two_functions_of_one_name_are_refused_before_any_work(pool):
     with pytest.raises(EvaluatorError, match=r"`eval`: several benchmarks have one name: score\. Rename"):
         overall(pool, [constant(1), constant(2)])
+
+
+def test_functions_of_one_name_in_several_threads_score_their_own_models(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    first_asked, second_done = threading.Event(), threading.Event()
+
+    def waiting(value):
+        def score(checkpoint):
+            first_asked.set()
+            assert second_done.wait(60)
+            return value
+
+        return score
+
+    scores = {}
+
+    def run(name, function):
+        trials = soup.evaluate(sorted(map(str, pool.iterdir())), eval=function, run_dir=tmp_path / name)
+        scores[name] = [trial.overall for trial in trials]
+
+    thread = threading.Thread(target=run, args=("first", waiting(10)))
+    thread.start()
+    assert first_asked.wait(60)
+    run("second", constant(90))
+    second_done.set()
+    thread.join()
+    assert scores == {"first": [10] * 4, "second": [90] * 4}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,35 @@ def test_relative_paths_mean_what_they_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with foreign_code():
         os.chdir("/")
+    assert Path.cwd() == tmp_path
+
+
+def test_of_several_threads_the_last_one_puts_stdout_and_the_directory_back(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    second_began, first_ended = threading.Event(), threading.Event()
+
+    def first():
+        with foreign_code():
+            assert second_began.wait(30)
+        first_ended.set()
+
+    def second():
+        with foreign_code():
+            second_began.set()
+            assert first_ended.wait(30)
+            print("by the second")
+            os.write(1, b"by its library\n")
+            os.chdir("/")
+
+    before, threads = sys.stdout, [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(1, b"the answer\n")
+    out, err = capfd.readouterr()
+    assert (out, sorted(err.splitlines())) == ("the answer\n", ["by its library", "by the second"])
+    assert sys.stdout is before
     assert Path.cwd() == tmp_path
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,7 @@ class Benchmark:
             asked for it only where its `why_no_likelihood` says None, and its identity then says so, too.
         only: The questions that are asked, by their indices, where some of those that count are known without; None:
             all are asked.
+        function: What `target` names, where that is a function of this process alone.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Benchmark:
     split: Split = ALL
     measures: Literal["score", "likelihood"] = "score"
     only: frozenset[str] | None = None
+    function: Callable[[str], object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def likelihood(self) -> Benchmark:
