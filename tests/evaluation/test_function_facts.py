@@ -135,10 +135,11 @@ def test_functions_of_one_name_in_several_threads_score_their_own_models(tmp_pat
     pool = make_pool(tmp_path / "ckpts")
     first_asked, second_done = threading.Event(), threading.Event()
 
-    def waiting(value):
+    def made(value):
         def score(checkpoint):
-            first_asked.set()
-            assert second_done.wait(60)
+            if value == 10:
+                first_asked.set()
+                assert second_done.wait(60)
             return value
 
         return score
@@ -149,10 +150,10 @@ def test_functions_of_one_name_in_several_threads_score_their_own_models(tmp_pat
         trials = soup.evaluate(sorted(map(str, pool.iterdir())), eval=function, run_dir=tmp_path / name)
         scores[name] = [trial.overall for trial in trials]
 
-    thread = threading.Thread(target=run, args=("first", waiting(10)))
+    thread = threading.Thread(target=run, args=("first", made(10)))
     thread.start()
     assert first_asked.wait(60)
-    run("second", constant(90))
+    run("second", made(90))
     second_done.set()
     thread.join()
     assert scores == {"first": [10] * 4, "second": [90] * 4}
