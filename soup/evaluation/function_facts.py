@@ -1,11 +1,12 @@
 """What tells a function of this process from others: its source, and what it holds besides.
 
 Two functions of one source may give different scores: closures over different values, methods of different objects, a
-helper that was edited in another cell of a notebook.
+helper or a class that was edited in another cell of a notebook.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import uuid
@@ -24,10 +25,11 @@ _objects: dict[int, object] = {}  # kept, so that no other one gets their number
 def function_facts(function: Callable[..., object]) -> dict[str, str]:
     """Return the digest of a function's source, and of what it holds where it holds something.
 
-    Told apart are closed-over values, defaults, the object of a method, and what it names of its module: functions and
-    plain values. An object is known by its class and its plain attributes, so that the next process knows it, an array
-    by its numbers. What shows neither (a lock, a tensor) is another one in each process, but as an attribute, where its
-    class stands for it; of a module it is not looked at.
+    Told apart are closed-over values, defaults, the object of a method, and what it names of its module: functions,
+    classes and objects of its own, plain values and arrays. An object is known by its class and its attributes, so that
+    the next process knows it, a class of the same module by its methods and values, an array by its numbers. What shows
+    none of these (a lock, a model) is another one in each process, but as an attribute, where its class stands for it;
+    of a module it is not looked at.
 
     Args:
         function: A function or method whose source can be read.
@@ -47,27 +49,27 @@ def _digest(text: str) -> str:
 
 def _held(function: Callable[..., object], seen: set[int]) -> Iterator[tuple[str, str]]:
     """Yield what a function's score may depend on besides its source, by name."""
+    home = function.__module__
     if isinstance(function, MethodType):
-        yield "the object", _content(function.__self__, seen)
+        yield "the object", _content(function.__self__, home, seen)
         function = function.__func__
     if not isinstance(function, FunctionType):
         return
     for number, value in enumerate(function.__defaults__ or ()):
-        yield f"default {number}", _content(value, seen)
+        yield f"default {number}", _content(value, home, seen)
     for name, value in (function.__kwdefaults__ or {}).items():
-        yield f"default {name}", _content(value, seen)
+        yield f"default {name}", _content(value, home, seen)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # it is assigned later
-            yield f"closed over {name}", _content(cell.cell_contents, seen)
+            yield f"closed over {name}", _content(cell.cell_contents, home, seen)
     code = function.__code__
     if code.co_name == "<lambda>":  # the source is the whole line, which may hold several
         columns = [column for *_, begin, end in code.co_positions() for column in (begin, end) if column is not None]
         yield "columns", repr((min(columns, default=0), max(columns, default=0)))
     for name in sorted(_names_in(code) & function.__globals__.keys()):
         value = function.__globals__[name]
-        is_own = isinstance(value, FunctionType) and value.__module__ == function.__module__
-        if (is_own or _plain(value) is not None) and id(value) not in seen:
-            yield f"global {name}", _content(value, seen)
+        if id(value) not in seen and (shown := _shown(value, home, seen)) is not None:
+            yield f"global {name}", shown
 
 
 def _names_in(code: CodeType) -> set[str]:
@@ -75,37 +77,97 @@ def _names_in(code: CodeType) -> set[str]:
     return {*code.co_names, *(name for names in inside for name in names)}
 
 
-def _content(value: object, seen: set[int]) -> str:
-    if (plain := _plain(value)) is not None:
-        return plain
+def _content(value: object, home: str, seen: set[int]) -> str:
+    """Return what tells a value from others: what it shows, else its attributes, else which one it is."""
+    if (shown := _shown(value, home, seen)) is not None:
+        return shown
     if isinstance(value, ModuleType):
         return value.__name__
-    if isinstance(value, FunctionType | MethodType):
-        if id(value) in seen:
-            return value.__qualname__
-        seen.add(id(value))
-        with suppress(OSError, TypeError):
-            return repr((inspect.getsource(value), sorted(_held(value, seen))))
-    with suppress(TypeError, ValueError, BufferError):
-        view = memoryview(value)  # type: ignore[arg-type]  # of what is no array it is a TypeError
-        if "O" not in view.format:  # else its bytes are where objects lie
-            return hashlib.sha256(repr((view.format, view.shape)).encode() + view.tobytes()).hexdigest()
+    if isinstance(value, FunctionType | MethodType) and (text := _of_function(value, seen)):
+        return text
     if isinstance(attributes := getattr(value, "__dict__", None), dict) and attributes:
-        shown = {name: _plain(each) or type(each).__qualname__ for name, each in attributes.items()}
-        return repr((type(value).__module__, type(value).__qualname__, sorted(shown.items())))
+        return repr((type(value).__module__, type(value).__qualname__, _attributes(attributes, home, seen)))
     _objects[id(value)] = value
     return f"{PROCESS} {id(value)}"
 
 
-def _plain(value: object, depth: int = 0) -> str | None:
-    """Return a plain value as a text that tells it from others; None for any other value."""
+def _shown(value: object, home: str, seen: set[int], depth: int = 0) -> str | None:
+    """Return what tells a value from others in any process; None for what does not show it.
+
+    Args:
+        value: The value.
+        home: The module whose functions, classes and objects are looked into.
+        seen: The numbers of those that were; they are added.
+        depth: Of containers around it.
+    """
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | PurePath):
         return repr(value)
-    if depth > MOST_DEPTH or not isinstance(value, list | tuple | set | frozenset | Mapping):
+    if depth > MOST_DEPTH:
         return None
-    items = [item for pair in value.items() for item in pair] if isinstance(value, Mapping) else list(value)
-    texts = [_plain(item, depth + 1) for item in items]
-    known = [text for text in texts if text is not None]
-    if len(known) < len(texts):
+    if isinstance(value, list | tuple | set | frozenset | Mapping):
+        items = [item for pair in value.items() for item in pair] if isinstance(value, Mapping) else list(value)
+        texts = [_shown(item, home, seen, depth + 1) for item in items]
+        known = [text for text in texts if text is not None]
+        if len(known) < len(texts):
+            return None
+        return f"{type(value).__name__}{sorted(known) if isinstance(value, set | frozenset) else known}"
+    if isinstance(value, functools.partial):
+        return _shown((value.func, value.args, value.keywords), home, seen, depth + 1)
+    if not isinstance(value, FunctionType | type):
+        if (numbers := _numbers(value)) is not None:
+            return numbers
+        value = inspect.getattr_static(value, "__wrapped__", value)  # what `functools.cache` holds
+    owner = value if isinstance(value, FunctionType | type) else type(value)
+    if owner.__module__ != home:
         return None
-    return f"{type(value).__name__}{sorted(known) if isinstance(value, set | frozenset) else known}"
+    if id(value) in seen:
+        return owner.__qualname__
+    if isinstance(value, FunctionType):
+        return _of_function(value, seen)
+    seen.add(id(value))
+    if isinstance(value, type):
+        return repr((value.__qualname__, _members(value, home, seen)))
+    state = object.__getstate__(value)  # a pair where the class has slots
+    parts = state if isinstance(state, tuple) else (state,)
+    kept = {name: each for part in parts if part for name, each in part.items()}
+    return repr((home, owner.__qualname__, _attributes(kept, home, seen), _shown(owner, home, seen, depth + 1)))
+
+
+def _of_function(function: FunctionType | MethodType, seen: set[int]) -> str | None:
+    """Return a function's source and what it holds; None where the source can't be read."""
+    if id(function) in seen:
+        return function.__qualname__
+    seen.add(id(function))
+    with suppress(OSError, TypeError):
+        return repr((inspect.getsource(function), sorted(_held(function, seen))))
+    return None
+
+
+def _attributes(attributes: Mapping[str, object], home: str, seen: set[int]) -> list[tuple[str, str]]:
+    shown = {name: _shown(each, home, seen) or type(each).__qualname__ for name, each in attributes.items()}
+    return sorted(shown.items())
+
+
+def _members(owner: type, home: str, seen: set[int]) -> list[tuple[str, str]]:
+    """Return the methods and values of a class of its own, and of the bases that are."""
+    shown: list[tuple[str, str]] = []
+    for kind in owner.__mro__:
+        for name, member in vars(kind).items() if kind.__module__ == home else ():
+            inside = (
+                getattr(member, way, None) for way in ("__func__", "fget", "func")
+            )  # of class methods, properties
+            function = next(filter(None, inside), member)
+            is_made = name.startswith("__") and not isinstance(function, FunctionType)  # by Python: its line, say
+            if not is_made and (text := _shown(function, home, seen)) is not None:
+                shown.append((f"{kind.__qualname__}.{name}", text))
+    return sorted(shown)
+
+
+def _numbers(value: object) -> str | None:
+    """Return the digest of an array's or tensor's numbers; None for what is neither, or shows none."""
+    with suppress(TypeError, ValueError, BufferError, RuntimeError):
+        array = getattr(type(value), "__array__", None)  # memoryview takes no tensor
+        view = memoryview(array(value) if array else value)  # type: ignore[arg-type]  # of no array it is a TypeError
+        if "O" not in view.format:  # else its bytes are where objects lie
+            return hashlib.sha256(repr((view.format, view.shape)).encode() + view.tobytes()).hexdigest()
+    return None

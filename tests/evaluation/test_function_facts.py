@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+import torch
 
 import soup
 from soup.errors import EvaluatorError
@@ -103,6 +105,99 @@ def test_objects_are_known_by_their_class_and_plain_attributes():
     assert function_facts(constant(Client(0.5))) == function_facts(constant(Client(0.5)))
     assert function_facts(constant(Client(0.5))) != function_facts(constant(Client(0.7)))
     assert function_facts(constant(Client(30))) != function_facts(constant(Judge(30)))
+
+
+def test_numbers_in_an_objects_arrays_are_seen():
+    first, second = (Client(np.full(3, number)) for number in (0.0, 1.0))
+    assert function_facts(constant(first)) != function_facts(constant(second))
+    assert function_facts(Judge(torch.zeros(2)).score) != function_facts(Judge(torch.ones(2)).score)
+    assert function_facts(constant(torch.ones(2))) == function_facts(constant(torch.ones(2)))
+
+
+class Slotted:
+    __slots__ = "value"
+
+    def __init__(self, value):
+        self.value = value
+
+
+def test_objects_with_slots_are_known_by_what_these_hold():
+    assert function_facts(constant(Slotted(1))) == function_facts(constant(Slotted(1)))
+    assert function_facts(constant(Slotted(1))) != function_facts(constant(Slotted(2)))
+
+
+NOTEBOOK = """
+import functools
+import numpy as np
+
+TARGET = np.array([1.0, 2.0])
+OF_TASK = {"de": np.array([3.0])}
+
+class Config:
+    threshold = 0.5
+
+    def __init__(self):
+        self.words = ["a"]
+        self.parent = self
+
+    @property
+    def least(self):
+        return 1
+
+    @functools.cached_property
+    def most(self):
+        return 2
+
+    @classmethod
+    def of(cls):
+        return 3
+
+CONFIG = Config()
+
+def inner(checkpoint, number):
+    return number
+
+@functools.cache
+def remembered(checkpoint):
+    return 4
+
+german = functools.partial(inner, number=5)
+
+def score(checkpoint):
+    return TARGET, OF_TASK, CONFIG, Config, remembered(checkpoint), german(checkpoint)
+"""
+
+
+def test_a_notebooks_functions_are_the_same_in_the_next_process(tmp_path):
+    assert function_facts(notebook(tmp_path, "one")) == function_facts(notebook(tmp_path, "two"))
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [
+        ("[1.0, 2.0]", "[1.0, 2.5]"),
+        ("[3.0]", "[3.5]"),
+        ("threshold = 0.5", "threshold = 0.7"),
+        ('["a"]', '["b"]'),
+        *[(f"return {number}", f"return {number}0") for number in range(1, 5)],
+        ("number=5", "number=6"),
+    ],
+)
+def test_what_a_notebooks_function_names_may_change_its_score(tmp_path, was, is_now):
+    facts = function_facts(notebook(tmp_path, "before"))
+    assert function_facts(notebook(tmp_path, "after", was, is_now)) != facts
+
+
+def notebook(tmp_path, name, was="", is_now=""):
+    """The function of a module that names arrays, objects and classes of its own."""
+    path = tmp_path / name / "cells.py"
+    path.parent.mkdir()
+    assert was in NOTEBOOK
+    path.write_text(NOTEBOOK.replace(was, is_now) if was else NOTEBOOK)
+    spec = importlib.util.spec_from_file_location("cells", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.score
 
 
 def test_a_helper_or_a_value_of_the_module_that_was_edited_is_seen(tmp_path):
