@@ -129,14 +129,18 @@ def counting_part(score: Score, benchmark: Benchmark) -> Score:
     """Return a score of questions over those of them that count; a score that does not tell them as it is.
 
     Raises:
-        EvaluatorError: none counts.
+        EvaluatorError: none counts, or none is left for the other part, which is asked after the search.
     """
     part = benchmark.split.part
     if part == "all" or score.questions is None:
         return score
     points = {index: value for index, value in score.questions.items() if benchmark.split.holds(index)}
-    if not points:
-        raise EvaluatorError(f"{benchmark.name}: none of its {len(score.questions)} questions is in the {part} part.")
+    if not points or len(points) == len(score.questions):
+        empty = part if not points else {"selection": "report", "report": "selection"}[part]
+        raise EvaluatorError(
+            f"{benchmark.name}: none of its {len(score.questions)} questions is in the {empty} part. Choose another "
+            f"{option_name('split')}, or leave it out."
+        )
     return _score_of_questions(points, [], benchmark.name)
 
 

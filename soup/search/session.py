@@ -13,7 +13,7 @@ from soup.checkpoints.digest import ContentDigest, DigestCache
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.config import EvalConfig
-from soup.evaluation.harnesses import can_be_dealt
+from soup.evaluation.harnesses import can_be_dealt, count
 from soup.evaluation.journal import Journal
 from soup.evaluation.progress import Progress
 from soup.evaluation.question_rule import AuditSize
@@ -74,7 +74,11 @@ class Session:
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
+            EvaluatorError: no question of a benchmark is left for those that only report.
         """
+        if config.split is not None:
+            for entry in suite.on(Split("report", config.split)).entries:
+                count(entry.evaluator, entry.benchmark)  # now, and not after the search
         with (
             _scorer(pool, suite, config, run, template, progress) as scorer,
             _runner(scorer, config, workers) as runner,

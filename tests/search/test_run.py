@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import soup
@@ -110,6 +111,24 @@ def test_a_rerun_evaluates_nothing_and_changes_nothing(pool, judge):
     assert {path: path.stat().st_mtime_ns for path in made.out.iterdir()} == times
     assert (again.chosen, again.recipe) == (made.chosen, made.recipe)
     assert all(trial.seconds is None for trial in again.trials)
+
+
+def test_a_split_that_leaves_no_question_to_report_is_refused_before_any_evaluation(pool, tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "1.png")
+    row = {"id": "1", "image": "1.png", "question": "Where?", "boxes": {"cat": [[0, 0, 9, 9]]}}
+    (tmp_path / "boxes.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(EvaluatorError, match="no question lies in the report part"):
+        flat.cook("greedy", pool=pool, eval="grounding:boxes.jsonl", split=0.999, out="out")
+    assert not (tmp_path / "ckpts.soup/journal.jsonl").exists()
+
+
+def test_a_function_of_too_few_questions_for_a_split_is_asked_once(pool, tmp_path):
+    code = "from pathlib import Path\n\ndef score(path):\n    with Path('asked').open('a') as file:\n"
+    code += "        file.write('x')\n    return {'questions': {'1': 1, '2': 0}}\n"
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(EvaluatorError, match="none of its 2 questions is in the report part"):
+        flat.cook("greedy", pool=pool, eval="python:mine.py:score", split=0.999, out="out")
+    assert (tmp_path / "asked").read_text() == "x"
 
 
 def test_maximum_after_greedy_finds_every_single_models_score(pool, judge):
