@@ -33,6 +33,7 @@ HIDDEN = ("path", "url", "can_fetch", "why_not")
 @compose_options(
     *carrier_options(MergeOptions, "allow_nonfinite"),
     *carrier_options(EvalConfig, without=("questions",)),
+    *carrier_options(Objective, "weights"),
     run_dir_option,
     json_option,
     dry_run_option,
@@ -44,7 +45,7 @@ def evaluate(values: Values) -> None:
     from soup.search.evaluate import evaluate, plan_evaluate
     from soup.search.result import trial_as_json
 
-    config = values.carrier(EvalConfig)
+    config = values.carrier(EvalConfig, objective=Objective.parse(values["weights"], ()))
     if values["dry_run"]:
         show_plan(values, lambda: plan_evaluate(values["checkpoints"], config, values["run_dir"]))
         return

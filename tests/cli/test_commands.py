@@ -170,6 +170,15 @@ def test_the_json_of_eval(soup):
     assert document["trials"][1]["scores"]["python:judge/judge.py:score"]["value"] == 99.5
 
 
+def test_eval_weighs_benchmarks_as_a_search_does(soup):
+    names = [f"python:judge/judge.py:{name}" for name in ("score", "other")]
+    asked = ("eval", "ckpts/a", "--eval", ",".join(names), "--json", "--weights")
+    [trial] = answer(soup(*asked, f"{names[0]}=3"))["trials"]
+    score, other = (trial["scores"][name]["value"] for name in names)
+    assert trial["overall"] == pytest.approx((3 * score + other) / 4)
+    assert "No benchmark 'mmbnch' to weigh" in soup(*asked, "mmbnch=2", code=1).stderr
+
+
 def test_json_stands_alone_on_stdout_however_much_a_judge_or_strategy_prints(soup, here):
     text = "print('loading')\ndef loud(pool, score):\n    print('thinking')\n    return list(pool)\n"
     (here / "loud.py").write_text(text)
