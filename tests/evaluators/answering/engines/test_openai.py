@@ -334,3 +334,33 @@ def test_a_server_that_keeps_the_line_open_and_never_answers_is_waited_for_so_lo
         with pytest.raises(EvaluatorError, match=r"no reply within 0\.3 seconds"):
             dripping.complete({})
         assert time.monotonic() - began < 8
+
+
+REPLIES = {
+    "hangs up": b"",
+    "fails": b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+    "stops midway": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+    "is no endpoint": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+def test_an_address_that_was_ever_reached_is_asked_six_times_and_one_where_nobody_is_twice(reply):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError):  # the listener is closed in the end
+                while True:
+                    line, _ = listener.accept()
+                    with line:
+                        while b"{}" not in line.recv(1 << 16):
+                            pass
+                        line.sendall(reply)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with pytest.raises(EvaluatorError, match=r"\(6 attempts\)$"):
+            endpoint.ChatEndpoint(url, "", "url").complete({})
+        listener.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(EvaluatorError, match=r"refused.*\(2 attempts\)$"):
+        endpoint.ChatEndpoint(url, "", "url").complete({})
