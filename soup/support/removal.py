@@ -16,8 +16,7 @@ def remove_tree(folder: Path) -> None:
     Folders in it that somebody's code made read-only, as an evaluator may, are made writable first. A link to a folder
     is left alone.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.is_symlink() or not folder.is_dir():
+    if folder.is_symlink():  # whose target a change of permissions would reach
         return
     with suppress(OSError):
         folder.chmod(0o700)
@@ -26,9 +25,4 @@ def remove_tree(folder: Path) -> None:
             with suppress(OSError):
                 if not path.is_symlink():
                     path.chmod(0o700)
-    for root, folders, files in os.walk(folder, topdown=False):
-        for path in (Path(root, name) for name in (*files, *folders)):
-            with suppress(OSError):
-                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    with suppress(OSError):
-        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
