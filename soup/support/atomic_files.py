@@ -39,7 +39,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         new.replace(path)
     except BaseException as error:
         with suppress(OSError):
-            new.unlink(missing_ok=True)
+            new.unlink()
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # the system names no file where a write fails
         raise

@@ -10,6 +10,7 @@ import pytest
 
 from soup.support import atomic_files
 from soup.support.atomic_files import write_atomic
+from soup.support.file_lock import FileLock
 
 
 def names_in(folder):
@@ -32,9 +33,12 @@ def test_an_old_file_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("step", ["open", "replace"])
-def test_a_failure_leaves_the_old_file_and_nothing_beside_it(step, error, tmp_path, monkeypatch):
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(locks, step, error, tmp_path, monkeypatch):
     path = tmp_path / "state.json"
     path.write_text("old")
+    if not locks:  # as on some network file systems
+        monkeypatch.setattr(FileLock, "wait", lambda *_, **__: FileLock(-1))
 
     def fail(*arguments, **keywords):
         raise error
@@ -45,6 +49,44 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(step, error, tmp_pa
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["state.json"]
+
+
+def test_a_failure_names_the_file_where_the_system_names_none(tmp_path):
+    def fail(error):
+        with atomic_files.atomic_file(tmp_path / "state.json"):
+            raise error
+
+    with pytest.raises(OSError, match=r"disk full: '.*/state\.json'"):
+        fail(OSError(28, "disk full"))
+    with pytest.raises(OSError, match="disk full: 'mine'"):
+        fail(OSError(28, "disk full", "mine"))
+    with pytest.raises(ValueError, match=r"^no file$"):
+        fail(ValueError("no file"))
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(NotADirectoryError, match=r"/run'$"):
+        write_atomic(tmp_path / "run" / "soups" / "state.json", "new")
+
+
+def test_a_folder_that_another_process_makes_first_is_no_failure(tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def late(self, *arguments, **keywords):
+        mkdir(self)
+        mkdir(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    write_atomic(tmp_path / "run" / "soups" / "state.json", "new")
+    assert names_in(tmp_path / "run" / "soups") == ["state.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux lists open files")
+def test_no_file_stays_open(tmp_path):
+    before = names_in(Path("/proc/self/fd"))
+    write_atomic(tmp_path / "state.json", b"bytes")
+    assert names_in(Path("/proc/self/fd")) == before
 
 
 def test_of_several_writers_at_once_each_leaves_a_whole_file(tmp_path):

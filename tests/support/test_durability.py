@@ -105,5 +105,16 @@ def test_a_folder_that_its_file_system_cannot_sync_is_no_error_but_a_file_is(tmp
     monkeypatch.setattr(os, "fsync", refuse)
     sync(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="Invalid argument"):
+    with pytest.raises(OSError, match=r"Invalid argument: '.*/file'"):
         sync(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", [".", "file"])
+def test_a_disk_that_fails_is_an_error_for_files_and_folders_and_named(name, tmp_path, monkeypatch):
+    def fail(fd):
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / name}'"):
+        sync(tmp_path / name)
