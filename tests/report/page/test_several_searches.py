@@ -117,3 +117,17 @@ def test_searches_are_called_by_what_tells_them_apart_and_by_nothing_else():
         f"greedy (split {x})" for x in ("none", 0.5)
     ]
     assert search_titles(documents) == [*titles, "soce (eval a and 2 more)", "soce (eval a and 2 more) #2", *SCALES]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "shown"),
+    [
+        ("dtype", ["float16", "float32"], ["float16", "float32"]),
+        ("drop", [["a*"], ["a*", "b*"]], ["a*", "a* b*"]),
+        ("base", [{"name": "first"}, {"name": "second"}], ["first", "second"]),
+        ("tokenizer", [{"name": "first"}, {"name": "second"}], ["first", "second"]),
+    ],
+)
+def test_searches_whose_recipes_have_another_value_are_called_by_it(key, values, shown):
+    documents = [{"strategy": "greedy", "trials": [], "recipe": {key: value}, "arguments": {}} for value in values]
+    assert search_titles(documents) == [f"greedy ({key} {value})" for value in shown]
