@@ -64,7 +64,7 @@ def list_pool(locations: Sequence[str | Path], base: str | Path | None) -> PoolL
         entries = sorted(entry for entry in folder.iterdir() if _is_shown(entry) and entry.is_dir())
         reasons = {entry: _why_skipped(entry) for entry in entries}
     else:
-        known = [Path(location) for location in locations if len(locations) > 1 and Path(location).exists()]
+        known = [Path(location) for location in locations if Path(location).exists()]
         reasons = {path: _why_skipped(path) for path in known}
     strange = {entry: why for entry, why in reasons.items() if why is not None}
     below = [path for entry in strange for path in _checkpoints_below(entry)]
@@ -139,7 +139,7 @@ def _checkpoints_below(folder: Path) -> list[Path]:
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
     """Yield the checkpoints below a directory, `checkpoint-100` after `checkpoint-20`; links are not followed."""
     try:
-        entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        entries = [entry for entry in folder.iterdir() if entry.is_dir() and _is_shown(entry)]
     except OSError:
         return
     for entry in sorted((entry for entry in entries if not entry.is_symlink()), key=_natural):

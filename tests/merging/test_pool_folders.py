@@ -124,6 +124,31 @@ def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
     assert "results.json: skipped, not a directory" in report.stderr
 
 
+def test_hidden_folders_are_no_ingredients_and_links_deeper_down_are_not_followed(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    for hidden in (".cache", "run/.cache/old"):
+        make_checkpoint(pool / hidden, 5)
+    (pool / "run/latest").symlink_to(pool / "a")
+    (pool / "run/again").symlink_to(pool)
+    with Pool(pool) as opened:
+        assert opened.names == ("a", "b", "c", "d")
+        assert opened.warnings() == ["run: skipped, not a checkpoint"]
+
+
+def test_a_folder_with_a_config_that_lost_its_weights_makes_no_smaller_pool(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    (pool / "d/model.safetensors").unlink()
+    (pool / "d/config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"d: no \.safetensors file here"):
+        Pool(pool)
+
+
+def test_several_folders_of_checkpoints_are_not_taken_for_the_first_of_them(tmp_path):
+    folders = [make_pool(tmp_path / name) for name in ("first", "second")]
+    with pytest.raises(CheckpointError, match="2 checkpoints can't be opened"):
+        Pool(folders)
+
+
 @pytest.mark.parametrize(
     ("typed", "reason"), [("logs", "no .safetensors file here"), ("note.md", "a file, and no dir")]
 )
