@@ -48,6 +48,9 @@ IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": BOTH, **di
 TURN_KEYS = ("messages", "conversations")
 UNREAD = (("<audio>", "audio"), ("<audio>", "audios"), ("<bbox>", "objects"), ("<ref-object>", "objects"))
 """Markers that other tools fill in, and the column that they fill in."""
+UNLEARNT = ("loss", "weight", "train")  # of ms-swift, OpenAI and Axolotl: false or 0 keeps an answer from being learnt
+BESIDE = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+"""Parts of an answer that stand beside its content."""
 UNWANTED = ("label", "kto_tag")  # of KTO, as ms-swift and LLaMA-Factory write it: false marks a bad answer
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image_url", "input_image", "image")
@@ -113,6 +116,7 @@ def read_row(
             raw = rename_columns(raw, columns) if columns else raw
             format = format or detect_format(raw)
             _refuse_unwanted(raw, format)
+            _refuse_tools(raw, format)
             raw = as_conversation(raw, format) if format in FLAT else raw
         except _FaultError:
             raise
@@ -129,6 +133,32 @@ def _refuse_unwanted(raw: Mapping[str, object], format: str) -> None:
     unwanted = [name for name in marks if raw.get(name) is False]
     if unwanted:
         raise ValueError(f"{unwanted[0]}: false says that its answer is a bad one, and all are learnt; leave it out")
+
+
+def _refuse_tools(raw: Mapping[str, object], format: str) -> None:
+    """Raise ValueError for a row whose prompt would list tools; a flat row's `tools` may mean anything."""
+    tools = raw.get("tools")
+    is_text = isinstance(tools, str) and re.match(r"\s*\[\s*\{", tools)
+    if format != "flat" and (is_text or any(isinstance(tool, Mapping) and tool for tool in listed(tools))):
+        raise ValueError(
+            "tools: what the prompt would say of them is not read; write it into the system message, and leave them out"
+        )
+
+
+def _refuse_other_answer(turn: Mapping[str, object], i: int) -> None:
+    """Raise an error for an answer that is not to be learnt, or of which the content is a part."""
+    if any(turn.get(name) == 0 for name in UNLEARNT):
+        why = "is marked as not to be learnt, but all answers of a row are. End the row before it, or unmark it"
+        raise _FaultError("unreadable", f"turn {i}: {why}")
+    if beside := [name for name in BESIDE if _is_filled(turn.get(name))]:
+        why = "not read, and the answer would be learnt without it; write it into the content, or leave it out"
+        raise _FaultError("unreadable", f"turn {i}: {beside[0]} is {why}")
+
+
+def _is_filled(value: object) -> bool:
+    """Whether something is said: tables have a mapping whose values are all null where others have none."""
+    said = (item.values() if isinstance(item, Mapping) else [item] for item in listed(value))
+    return any(not is_absent(part) for parts in said for part in parts)
 
 
 class _Reading:
@@ -204,10 +234,8 @@ class _Reading:
             content = ""
         if not isinstance(content, str | list):
             raise _FaultError("unreadable", f"turn {i}: expected text or parts, found {type(content).__name__}")
-        is_unlearnt = turn.get("loss") is False or turn.get("weight") == 0  # as ms-swift and OpenAI write it
-        if is_unlearnt and ROLES[role] == "assistant":
-            why = "is marked as not to be learnt, but all answers of a row are. End the row before it, or unmark it"
-            raise _FaultError("unreadable", f"turn {i}: {why}")
+        if ROLES[role] == "assistant":
+            _refuse_other_answer(turn, i)
         return ROLES[role], content
 
     def _content(self, role: str, content: str | list[object]) -> str | list[dict[str, str]]:

@@ -412,6 +412,31 @@ def test_a_row_whose_columns_are_not_what_was_expected_is_told(tmp_path, row, sa
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
             "turn 2: is marked as not to be learnt",
         ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": False}]},
+            "turn 2: is marked as not to be learnt",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "b", "tool_calls": [{"function": {"name": "zoom"}}]},
+                ]
+            },
+            "turn 2: tool_calls is not read, and the answer would be learnt without it",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {**answer()[0], "reasoning_content": "As I see"}]},
+            "turn 2: reasoning_content is not read",
+        ),
+        (
+            {
+                "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+                "tools": '[{"name": "zoom"}]',
+            },
+            "tools: what the prompt would say of them is not read",
+        ),
+        ({"query": "a", "response": "b", "tools": [{"name": "zoom"}]}, "tools: what the prompt"),
         ({"messages": [{"role": "user", "content": "a"}, *answer()], "label": False}, "label: false says that its"),
         ({"query": "a", "response": "b", "label": False}, "label: false says"),
         ({"instruction": "a", "output": "b", "kto_tag": False}, "kto_tag: false says"),
@@ -429,11 +454,20 @@ def test_what_other_tools_would_do_with_a_row_and_nobody_here_does_is_told(tmp_p
 def test_marks_and_columns_that_change_nothing_are_no_faults(tmp_path):
     turns = [
         {"role": "user", "content": "What is <bbox>?", "loss": False, "weight": 0},
-        {**answer()[0], "loss": True, "weight": 1},
+        {
+            **answer()[0],
+            "loss": True,
+            "weight": 1,
+            "train": None,
+            "tool_calls": [],
+            "function_call": {"name": None, "arguments": None},
+            "reasoning_content": "",
+        },
     ]
-    others = {"audios": [], "objects": None, "label": True, "kto_tag": 0}
+    others = {"audios": [], "objects": None, "label": True, "kto_tag": 0, "tools": "[]"}
     assert texts_of(read({"messages": turns, **others}, tmp_path)) == ["What is <bbox>?", "yes"]
-    assert read({"question": "a", "answer": "b", "label": False}, tmp_path)
+    assert read({"question": "a", "answer": "b", "label": False, "tools": [{"name": "hammer"}]}, tmp_path)
+    assert read({"query": "a", "response": "b", "tools": ["hammer"]}, tmp_path)
     read(
         {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "objects": ["cat"]},
         tmp_path,
