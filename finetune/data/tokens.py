@@ -16,6 +16,7 @@ __all__ = ["IGNORED", "RowTokenizer", "knows_tiles", "training_processor"]
 
 IGNORED = -100  # a label that no loss is taken over
 SHOWN = 40  # characters of a template's text in errors
+PROBE = "probe"  # a text that no template writes of itself
 CACHED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
 
 
@@ -31,6 +32,12 @@ def training_processor(processor: Any, tiling: str | None) -> Any:
         FinetuneError: no such tiling, or one that the model can't take.
     """
     return processor.with_tiling(tiling) if tiling and knows_tiles(processor) else processor
+
+
+def _in_parts(message: Message) -> Message:
+    """Give a message whose content is parts, as that of one with images is."""
+    content = message["content"]
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 class RowTokenizer:
@@ -89,10 +96,21 @@ class RowTokenizer:
     def _written(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
         try:
             return self.processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                messages if self._takes_texts else list(map(_in_parts, messages)),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
             )
         except Exception as error:  # templates are programs of their own, and raise anything
             raise FinetuneError(f"the chat template can't write these messages ({error})") from error
+
+    @cached_property
+    def _takes_texts(self) -> bool:
+        """Whether the template writes contents that are texts: some, such as LLaVA's, skip all but parts."""
+        talk = [{"role": role, "content": PROBE} for role in ("user", "assistant")]
+        try:
+            return self.processor.apply_chat_template(talk, tokenize=False).count(PROBE) >= len(talk)
+        except Exception:  # templates are programs of their own, and raise anything
+            return True
 
     def encoded(self, segments: Segments, tiles: Sequence[Tiles]) -> tuple[list[int], list[int]]:
         """Give token ids and labels of one row whose images have these tiles.

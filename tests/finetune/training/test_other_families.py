@@ -357,6 +357,25 @@ def test_a_processor_without_a_chat_template_is_told(checkpoint, data, tmp_path)
         opened(start, data, tmp_path)
 
 
+def test_texts_are_written_by_a_template_that_knows_parts_alone(checkpoint, many, tmp_path):
+    start = copy_of(checkpoint("llava"), tmp_path)
+    template = (start / "chat_template.jinja").read_text()
+    parts_alone = "{% for part in message['content'] | selectattr('type', 'defined') %}"
+    (start / "chat_template.jinja").write_text(
+        template.replace("message['content'] is string", "false").replace(
+            "{% for part in message['content'] %}", parts_alone
+        )
+    )
+    assert parts_alone in (start / "chat_template.jinja").read_text()
+    learnt = []
+    for directory in (start, checkpoint("llava")):
+        rows = other_family_rows(Corpus([many]), open_processor(directory), settings(on_bad_row="skip"))
+        good = map(int, np.flatnonzero(rows.scan.good))
+        learnt.append([rows.tokens.segments(rows.corpus[i]["messages"]) for i in good])
+    assert learnt[0] == learnt[1]
+    assert learnt[0][6][1][0].startswith("Hi")
+
+
 def test_feeding_knows_whose_model_it_is(checkpoint, data, tmp_path):
     job = make_job(tmp_path, data)
     model, processor = opened(checkpoint("internvl"), data, tmp_path)
