@@ -21,6 +21,7 @@ __all__ = [
     "PROCESSOR",
     "TEMPLATE",
     "TOKENIZER",
+    "VOCABULARY",
     "SideFiles",
     "find_side_files",
     "is_side_file",
@@ -30,11 +31,11 @@ __all__ = [
 MAX_SIDE_FILE_BYTES = 100_000_000
 """The largest tokenizers have some 35 MB."""
 
-TOKENIZER = (
-    *("tokenizer*.json", "tokenization*.json", "special_tokens_map.json", "added_tokens.json", "normalizer.json"),
-    *("vocab*", "*_vocab.json", "merges*", "*.model", "*.tiktoken", "*.spm", "*.bpe", "bpe.codes", "tekken.json"),
-    *("dict.txt", "encoder.json", "emoji.json"),
+VOCABULARY = (
+    *("added_tokens.json", "vocab*", "*_vocab.json", "merges*", "*.model", "*.tiktoken", "*.spm", "*.bpe", "bpe.codes"),
+    *("tekken.json", "dict.txt", "encoder.json", "emoji.json"),
 )
+TOKENIZER = ("tokenizer*.json", "tokenization*.json", "special_tokens_map.json", "normalizer.json", *VOCABULARY)
 PROCESSOR = (
     "processor_config.json",
     "preprocessor_config.json",

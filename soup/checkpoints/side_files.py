@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soup.checkpoints.carried_files import CODE, MAX_SIDE_FILE_BYTES, PROCESSOR, TEMPLATE, TOKENIZER, matches
+from soup.checkpoints.carried_files import (
+    CODE,
+    MAX_SIDE_FILE_BYTES,
+    PROCESSOR,
+    TEMPLATE,
+    TOKENIZER,
+    VOCABULARY,
+    matches,
+)
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint, quantisations_in
 from soup.checkpoints.tied import untie_config
@@ -27,8 +35,6 @@ __all__ = [
 
 _CODE = "code for auto_map"
 _KINDS = {"tokenizer": TOKENIZER, "processor": PROCESSOR, "chat template": TEMPLATE, _CODE: CODE}
-
-_VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "tokenizer.model", "spiece.model")
 
 _TOOL_KEYS = {"_name_or_path", "is_local", "local_files_only", "transformers_version"}
 
@@ -50,21 +56,47 @@ def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
         differences += list(_vocabulary_differences(left, right))
     elif (left is None) != (right is None) and has_tokenizer(first) and has_tokenizer(other):
         differences.append(f"tokenizer.json is only in {(first if left is not None else other).path}")
-    for name in _VOCABULARY_FILES:
-        if _has(first, name) and _has(other, name) and _parsed(first, name) != _parsed(other, name):
+    elif left is right is None:
+        differences += _added_differences(first, other)
+    for name in first.side_files.carried:
+        if matches(name, VOCABULARY) and _has(other, name) and _parsed(first, name) != _parsed(other, name):
             differences.append(f"{name} differs")
     return differences
+
+
+def _added_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
+    """Yield in which added tokens tokenizer_config.json differs, where both list them and have no tokenizer.json."""
+    left, right = _added_tokens(first), _added_tokens(other)
+    if left and right and left != right:
+        yield f"tokenizer_config.json: {_different_entries('added tokens', left, right)}"
+
+
+def _added_tokens(checkpoint: Checkpoint) -> dict[str, object]:
+    """Return the numbers of the added tokens that tokenizer_config.json lists; nothing where it lists none."""
+    if not _has(checkpoint, "tokenizer_config.json"):
+        return {}
+    try:
+        data = _content(checkpoint, "tokenizer_config.json")
+        listed: Any = parse_json_object(data, "tokenizer_config.json", CheckpointError).get("added_tokens_decoder")
+        return {str(token["content"]): number for number, token in (listed or {}).items()}
+    except (CheckpointError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _vocabulary_differences(left: _Vocabulary, right: _Vocabulary) -> Iterator[str]:
     tokens = (("vocab", left.vocab, right.vocab), ("added tokens", left.added_tokens, right.added_tokens))
     for part, ours, theirs in tokens:
-        changed = sorted((token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token)), key=str)
-        if changed:
-            shown = ", ".join(f"{t!r}: {ours.get(t)} and {theirs.get(t)}" for t in changed[:3])
-            yield f"tokenizer.json: {len(changed)} {part} entries differ ({shown}{', ...' if len(changed) > 3 else ''})"
+        if ours != theirs:
+            yield f"tokenizer.json: {_different_entries(part, ours, theirs)}"
     if left.merges != right.merges:
         yield "tokenizer.json: merges differ"
+
+
+def _different_entries(part: str, ours: Mapping[str, object], theirs: Mapping[str, object]) -> str:
+    """Say how many tokens have another number, and which: the first of them."""
+    changed = sorted((token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token)), key=str)
+    shown = ", ".join(f"{token!r}: {ours.get(token)} and {theirs.get(token)}" for token in changed[:3])
+    return f"{len(changed)} {part} entries differ ({shown}{', ...' if len(changed) > 3 else ''})"
 
 
 def _vocabulary(checkpoint: Checkpoint) -> _Vocabulary | None:
@@ -238,7 +270,7 @@ def _parsed(checkpoint: Checkpoint, name: str) -> object:
     data = _content(checkpoint, name)
     if name.endswith(".json"):
         return parse_json(data, checkpoint.path / name, CheckpointError)
-    return data.split() if name.endswith(".txt") else data
+    return data.split() if name.endswith((".txt", ".bpe", ".codes", ".tiktoken")) else data
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:

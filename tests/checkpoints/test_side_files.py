@@ -322,6 +322,40 @@ def other_tokenizer(pool, name):
     put(pool / name, "chat_template.jinja", f"template of {name}")
 
 
+def added_at(number):
+    return json.dumps({"added_tokens_decoder": {number: {"content": "<image>"}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "difference"),
+    [
+        ("sentencepiece.bpe.model", ("a", "b"), "sentencepiece.bpe.model differs"),
+        ("qwen.tiktoken", ("YQ== 0", "YQ== 1"), "qwen.tiktoken differs"),
+        ("tekken.json", ('{"vocab": [1]}', '{"vocab": [2]}'), "tekken.json differs"),
+        (
+            "tokenizer_config.json",
+            (added_at("14"), added_at("15")),
+            "tokenizer_config.json: 1 added tokens entries differ ('<image>': 14 and 15)",
+        ),
+    ],
+)
+def test_any_file_that_numbers_tokens_makes_another_tokenizer(tmp_path, pool, name, contents, difference):
+    for folder, content in zip(sorted(pool.iterdir()), contents, strict=False):
+        strip(folder)
+        put(folder, name, content)
+    (problem,) = check(pool).problems
+    assert problem.kind == "tokenizer"
+    assert difference in problem.text
+
+
+def test_added_tokens_in_another_order_are_the_same_tokenizer(tmp_path, pool):
+    entries = [("14", {"content": "<image>"}), ("15", {"content": "<box>", "special": True})]
+    for folder, listed in zip(sorted(pool.iterdir()), (entries, entries[::-1]), strict=False):
+        strip(folder)
+        put(folder, "tokenizer_config.json", json.dumps({"added_tokens_decoder": dict(listed)}))
+    assert check(pool).ok
+
+
 @pytest.fixture
 def two_tokenizers(tmp_path, pool):
     other_tokenizer(pool, "model-1")
