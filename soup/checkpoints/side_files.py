@@ -36,6 +36,8 @@ __all__ = [
 _CODE = "code for auto_map"
 _KINDS = {"tokenizer": TOKENIZER, "processor": PROCESSOR, "chat template": TEMPLATE, _CODE: CODE}
 
+_TOKENIZER_CONFIG, _PROCESSOR_CONFIG = "tokenizer_config.json", "processor_config.json"
+
 _TOOL_KEYS = {"_name_or_path", "is_local", "local_files_only", "transformers_version"}
 
 
@@ -73,11 +75,11 @@ def _added_differences(first: Checkpoint, other: Checkpoint) -> Iterator[str]:
 
 def _added_tokens(checkpoint: Checkpoint) -> dict[str, object]:
     """Return the numbers of the added tokens that tokenizer_config.json lists; nothing where it lists none."""
-    if not _has(checkpoint, "tokenizer_config.json"):
+    if not _has(checkpoint, _TOKENIZER_CONFIG):
         return {}
     try:
-        data = _content(checkpoint, "tokenizer_config.json")
-        listed: Any = parse_json_object(data, "tokenizer_config.json", CheckpointError).get("added_tokens_decoder")
+        data = _content(checkpoint, _TOKENIZER_CONFIG)
+        listed: Any = parse_json_object(data, _TOKENIZER_CONFIG, CheckpointError).get("added_tokens_decoder")
         return {str(token["content"]): number for number, token in (listed or {}).items()}
     except (CheckpointError, KeyError, TypeError, AttributeError):
         return {}
@@ -161,12 +163,15 @@ def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | No
     lent: dict[str, Checkpoint] = {}
     if tokenizer is not None and tokenizer is not lead:
         lent["tokenizer"] = tokenizer
-        if _names_a_template(tokenizer) or any(matches(name, TEMPLATE) for name in tokenizer.side_files.carried):
+        if _names_a_template(tokenizer, _TOKENIZER_CONFIG) or any(
+            matches(name, TEMPLATE) for name in tokenizer.side_files.carried
+        ):
             lent["chat template"] = tokenizer
     for kind, patterns in _KINDS.items():
         if kind in lent or kind == _CODE:
             continue
-        if kind == "chat template" and _names_a_template(lent.get("tokenizer", lead)):
+        configs = (lent.get("tokenizer", lead), _TOKENIZER_CONFIG), (lent.get("processor", lead), _PROCESSOR_CONFIG)
+        if kind == "chat template" and any(_names_a_template(owner, name) for owner, name in configs):
             continue
         owners = [part for part in (lead, *others) if any(matches(name, patterns) for name in part.side_files.carried)]
         if owners and owners[0] is not lead:
@@ -205,13 +210,12 @@ def _named_modules(checkpoint: Checkpoint, name: str) -> Iterator[str]:
                 yield f"{reference.partition('.')[0]}.py"
 
 
-def _names_a_template(checkpoint: Checkpoint) -> bool:
-    """Whether the chat template stands in tokenizer_config.json."""
-    if not _has(checkpoint, "tokenizer_config.json"):
+def _names_a_template(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether the chat template stands in a config of its tokenizer or processor, as older versions saved it."""
+    if not _has(checkpoint, name):
         return False
-    data = _content(checkpoint, "tokenizer_config.json")
     try:
-        return "chat_template" in parse_json_object(data, "tokenizer_config.json", CheckpointError)
+        return "chat_template" in parse_json_object(_content(checkpoint, name), name, CheckpointError)
     except CheckpointError:
         return False
 

@@ -227,8 +227,9 @@ def test_a_kind_of_files_is_never_mixed_from_two(tmp_path, pool):
     assert not (tmp_path / "out" / "added_tokens.json").exists()
 
 
-def test_a_template_in_the_tokenizers_config_is_a_template(tmp_path, pool):
-    put(pool / "model-0", "tokenizer_config.json", '{"chat_template": "hello"}')
+@pytest.mark.parametrize("part", ["tokenizer", "processor"])
+def test_a_template_in_the_config_of_tokenizer_or_processor_is_a_template(tmp_path, pool, part):
+    put(pool / "model-0", f"{part}_config.json", '{"chat_template": "hello"}')
     put(pool / "model-1", "chat_template.jinja", "other")
     average(pool, tmp_path / "out")
     assert not (tmp_path / "out" / "chat_template.jinja").exists()
