@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -16,6 +18,8 @@ def main() -> None:
     """Run the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as under nohup
         signal.signal(signal.SIGINT, _leave)
+    if sys.stderr is not None:  # it may be closed
+        faulthandler.enable()  # a crash in a library's C code says at which line of Python it came
     atexit.register(gc.freeze)  # else Python looks for garbage at its end: a second with torch and transformers
     from soup.cli.app import main
 

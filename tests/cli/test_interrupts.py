@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,18 @@ def test_an_interrupt_while_a_module_is_imported_leaves_no_trace(module):
     words = [sys.executable, "-c", STRUCK, module, "inspect", "a"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_crash_in_c_code_says_at_which_line_of_python_it_came(tmp_path, workers):
+    make_pool(tmp_path / "ckpts")
+    (tmp_path / "mine.py").write_text("import ctypes\n\ndef score(path):\n    return ctypes.string_at(0)\n")
+    words = [sys.executable, "-m", "soup", "greedy", "--pool", "ckpts", "--eval", "python:mine.py:score", "-o", "out"]
+    words += ["--workers", str(workers)]
+    environment = {"PATH": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if workers else -signal.SIGSEGV)
+    assert 'mine.py", line 4 in score' in done.stderr
 
 
 def test_an_interrupt_that_passes_through_exec_ends_with_the_same_code(tmp_path):

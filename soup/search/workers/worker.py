@@ -6,6 +6,7 @@ A worker process of this host is a fork of a process that runs `main` of this mo
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import math
 import os
@@ -194,6 +195,7 @@ def _received(connection: Connection) -> Callable[[], Any]:
 
 def serve(connection: Connection) -> None:
     """Serve the jobs that come over a connection until the parent is gone."""
+    faulthandler.enable(2)  # a crash in C code says into the log at which line of Python it came
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     atexit.register(gc.freeze)  # else Python looks for garbage at its end, for a second
     try:
