@@ -12,6 +12,7 @@ import soup
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.side_files import config_for, side_differences, tokenizer_differences
 from soup.checkpoints.weight_files import INDEX
 from soup.errors import CheckpointError, PoolError
 from soup.evaluation.candidate import SoupCandidate
@@ -416,3 +417,111 @@ def test_a_tokenizer_of_nobody_is_refused(tmp_path, two_tokenizers):
     strip(two_tokenizers / "model-0")
     with pytest.raises(PoolError, match="has no tokenizer"):
         soup.cook("average", two_tokenizers, out=tmp_path / "out", merge=MergeOptions(tokenizer="model-0"))
+
+
+KEYS = dict.fromkeys("abcdef", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "other", "lines"),
+    [
+        ("generation_config.json", '{"top_k": 1}', '{ "top_k":1 }', []),
+        ("generation_config.json", '{"top_k": 1}', '{"top_k": 1, "transformers_version": "5"}', []),
+        ("generation_config.json", '{"top_k": 1, "b": 1}', '{"top_k": 2, "a": 1}', ["differs in a, b, top_k"]),
+        ("generation_config.json", "{}", json.dumps(KEYS), ["differs in a, b, c, d, e"]),
+        ("generation_config.json", "{}", "[]", ["differs"]),
+        ("generation_config.json", "{", "{}", ["differs"]),
+        ("chat_template.jinja", "a", "b", ["differs"]),
+        ("chat_template.jinja", None, "b", ["is only in model-1"]),
+        ("chat_template.jinja", "a", None, ["is only in model-0"]),
+        ("config.json", '{"a": 1}', '{"a": 2}', []),
+        ("config.json", "{}", None, ["is only in model-0"]),
+        ("config.json", None, "{}", ["is only in model-1"]),
+        ("notes.out", "a", "b", []),
+    ],
+)
+def test_carried_files_differ_where_they_say_something_else(pool, name, first, other, lines):
+    folders = [pool / "model-0", pool / "model-1"]
+    for folder, text in zip(folders, (first, other), strict=True):
+        (folder / name).unlink(missing_ok=True)
+        if text is not None:
+            put(folder, name, text)
+    with Checkpoint(folders[0]) as left, Checkpoint(folders[1]) as right:
+        assert side_differences(left, right) == [f"{name} {line}" for line in lines]
+        assert side_differences(left, left) == []
+
+
+def words(vocab=None, added=(), merges=None, **others):
+    tokens = [{"content": text, "id": number} for text, number in added]
+    return json.dumps({"model": {"vocab": vocab or {"a": 0}, "merges": merges}, "added_tokens": tokens, **others})
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "other", "lines"),
+    [
+        ("tokenizer.json", words(), words(padding={"length": 9}), []),
+        ("tokenizer.json", words({"a": 0, "b": 1}), words([["a", -1.5], ["b", -2]]), []),
+        ("tokenizer.json", words({"a": 0}), words({"a": 1}), ["tokenizer.json: 1 vocab entries differ ('a': 0 and 1)"]),
+        (
+            "tokenizer.json",
+            words(),
+            words(added=[(text, 5) for text in "wxyz"]),
+            ["tokenizer.json: 4 added tokens entries differ ('w': None and 5, 'x': None and 5, 'y': None and 5, ...)"],
+        ),
+        ("tokenizer.json", words(merges=["a b"]), words(merges=[["a", "b"]]), []),
+        ("tokenizer.json", words(merges=[]), words(), []),
+        ("tokenizer.json", words(merges=["a b"]), words(merges=["b a"]), ["tokenizer.json: merges differ"]),
+        ("tokenizer.json", "[]", "[1]", ["tokenizer.json: merges differ"]),
+        ("tokenizer.json", "[]", "[]", []),
+        ("vocab.txt", "a\nb", "a\r\nb\r\n", []),
+        ("vocab.txt", "a\nb", "b\na", ["vocab.txt differs"]),
+        ("vocab.json", '{"a": 0}', '{ "a": 0 }', []),
+        ("vocab.json", '{"a": 0}', '{"a": 1}', ["vocab.json differs"]),
+        ("spiece.model", "a b", "a  b", ["spiece.model differs"]),
+        ("spiece.model", "a", None, []),
+    ],
+)
+def test_tokenizers_differ_where_a_token_has_another_number(pool, name, first, other, lines):
+    folders = [pool / "model-0", pool / "model-1"]
+    for folder, text in zip(folders, (first, other), strict=True):
+        if text is not None:
+            put(folder, name, text)
+    with Checkpoint(folders[0]) as left, Checkpoint(folders[1]) as right:
+        assert tokenizer_differences(left, right) == lines
+        assert len(tokenizer_differences(right, left)) == len(lines)
+
+
+def test_a_tokenizer_json_that_one_tokenizer_lacks_is_a_difference_and_no_tokenizer_at_all_is_none(pool):
+    (pool / "model-1/tokenizer.json").unlink()
+    for name, lines in (("tokenizer.model", 1), (None, 0)):
+        strip(pool / "model-1")
+        if name:
+            put(pool / "model-1", name)
+        with Checkpoint(pool / "model-0") as left, Checkpoint(pool / "model-1") as right:
+            only = [f"tokenizer.json is only in {left.path}"] * lines
+            assert (tokenizer_differences(left, right), tokenizer_differences(right, left)) == (only, only)
+            assert tokenizer_differences(right, Checkpoint(right.path)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "written"),
+    [
+        ({"a": 1}, None),
+        ({"dtype": "bfloat16", "text_config": {"torch_dtype": "torch.bfloat16"}}, None),
+        ({"dtype": "float32", "text_config": {}}, {"dtype": "bfloat16", "text_config": {}}),
+        ({"text_config": {"torch_dtype": "float32"}, "b": {}}, {"text_config": {"torch_dtype": "bfloat16"}, "b": {}}),
+        ({"dtype": {"text": "float32"}}, None),
+        ({"quantization_config": {"bits": 4}}, {}),
+        ({"llm": {"quantization_config": {"bits": 4}, "a": "θ"}}, {"llm": {"a": "θ"}}),
+        ([], None),
+    ],
+)
+def test_a_config_says_the_dtype_that_is_written_and_no_quantisation_or_keeps_its_bytes(pool, config, written):
+    data = json.dumps(config).encode()
+    with Checkpoint(pool / "model-0") as checkpoint:
+        changed = config_for(data, [*checkpoint.tensors.values()])
+    assert {spec.dtype.name for spec in checkpoint.tensors.values()} == {"bfloat16"}
+    if written is None:
+        assert changed == data
+    else:
+        assert changed == (json.dumps(written, indent=2, ensure_ascii=False) + "\n").encode()
