@@ -28,7 +28,7 @@ class _Process:
 
     @contextmanager
     def changed(self) -> Iterator[None]:
-        """The first of several at once changes it, and the last one puts all back."""
+        """Change it where nobody has, and put all back when the last of several at once is done."""
         with self._lock:
             if self._runs == 0:
                 self._changes.enter_context(_directory_kept())
