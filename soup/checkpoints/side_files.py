@@ -28,6 +28,7 @@ __all__ = [
     "complete_side_files",
     "config_for",
     "has_tokenizer",
+    "keeps_own_template",
     "lent_kinds",
     "side_differences",
     "tokenizer_differences",
@@ -210,14 +211,33 @@ def _named_modules(checkpoint: Checkpoint, name: str) -> Iterator[str]:
                 yield f"{reference.partition('.')[0]}.py"
 
 
+def keeps_own_template(lead: Checkpoint, tokenizer: Checkpoint) -> bool:
+    """Whether a soup would have the lead's chat template with another's tokenizer, which comes with another template.
+
+    So it is where the lead's stands in its processor's config, which transformers looks into first.
+    """
+    kept = _named_template(lead, _PROCESSOR_CONFIG)
+    if kept is None or tokenizer is lead:
+        return False
+    lent = [_named_template(tokenizer, name) for name in (_PROCESSOR_CONFIG, _TOKENIZER_CONFIG, "chat_template.json")]
+    if _has(tokenizer, "chat_template.jinja"):
+        lent.append(_content(tokenizer, "chat_template.jinja").decode("utf-8", "replace"))
+    others = [text for text in lent if text is not None]
+    return bool(others) and others[0] != kept
+
+
 def _names_a_template(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether the chat template stands in a config of its tokenizer or processor, as older versions saved it."""
+    return _named_template(checkpoint, name) is not None
+
+
+def _named_template(checkpoint: Checkpoint, name: str) -> object:
+    """Return the chat template in a config of its tokenizer or processor, where older versions saved it, or None."""
     if not _has(checkpoint, name):
-        return False
+        return None
     try:
-        return "chat_template" in parse_json_object(_content(checkpoint, name), name, CheckpointError)
+        return parse_json_object(_content(checkpoint, name), name, CheckpointError).get("chat_template")
     except CheckpointError:
-        return False
+        return None
 
 
 def _pairs_of(merges: object) -> object:

@@ -10,7 +10,14 @@ from typing import overload
 from soup.checkpoints.adapted import is_adapted, output_layer
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
-from soup.checkpoints.side_files import absent_code, has_tokenizer, lent_kinds, side_differences, tokenizer_differences
+from soup.checkpoints.side_files import (
+    absent_code,
+    has_tokenizer,
+    keeps_own_template,
+    lent_kinds,
+    side_differences,
+    tokenizer_differences,
+)
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
 from soup.checkpoints.weight_files import is_adapter
 from soup.errors import CheckpointError, PoolError, SoupError
@@ -180,6 +187,7 @@ class Pool(Sequence[Ingredient]):
             problems += mismatches(first, other, is_base=is_base, mixed=dtype is not None or is_base, drop=drop)
             if self.tokenizer is None:
                 problems += _other_tokenizer(first, other)
+        problems += _kept_templates([self.base] if self.base else self.ingredients, self.tokenizer)
         if parts := {part.name: part.checkpoint for part in ordinary if part is not self.base}:
             problems += differing_integers(parts, first.tensors(drop))
         return problems
@@ -274,6 +282,16 @@ def _other_tokenizer(first: Ingredient, other: Ingredient) -> Iterator[Problem]:
     for line in tokenizer_differences(first.checkpoint, other.checkpoint):
         text = f"the tokenizer is not {first.name}'s: {line}"
         yield Problem("tokenizer", text, other.name, against=first.name, cure=cure)
+
+
+def _kept_templates(leads: Iterable[Ingredient], tokenizer: Ingredient | None) -> Iterator[Problem]:
+    """Yield the leads whose own chat template transformers would use beside the tokenizer that was chosen."""
+    file = "processor_config.json"
+    for lead in leads:
+        if tokenizer and keeps_own_template(lead.checkpoint, tokenizer.checkpoint):
+            text = f"{file} has a chat_template, which transformers would use beside the tokenizer of {tokenizer.name}"
+            cure = f"Remove that key from {lead.checkpoint.path / file}"
+            yield Problem("tokenizer", text, lead.name, ["chat_template"], file, against=tokenizer.name, cure=cure)
 
 
 def _side_file_remarks(pool: Pool, lead: Ingredient) -> Iterator[str]:

@@ -389,6 +389,29 @@ def test_where_tokenizers_differ_one_is_chosen_and_a_soup_has_it_whole_with_its_
     }
 
 
+@pytest.mark.parametrize(
+    ("owner", "template", "is_kept"),
+    [
+        ("model-0", "mine", True),
+        ("model-0", "template of model-1", False),
+        ("model-0", None, False),
+        ("base", "a", True),
+    ],
+)
+def test_a_template_in_the_lead_s_processor_that_would_win_over_the_chosen_tokenizer_s_is_refused(
+    tmp_path, two_tokenizers, owner, template, is_kept
+):
+    """transformers' processors look into their own config first."""
+    base = tiny_checkpoint(tmp_path / "base") if owner == "base" else None
+    folder = base or two_tokenizers / owner
+    put(folder, "processor_config.json", json.dumps({"chat_template": template} if template else {}))
+    problems = check(two_tokenizers, base, merge=MergeOptions(tokenizer="model-1")).problems
+    assert [(problem.ingredient, problem.file, problem.against) for problem in problems] == [
+        (owner, "processor_config.json", "model-1")
+    ] * is_kept
+    assert all(problem.cure == f"Remove that key from {folder}/processor_config.json" for problem in problems)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_search_judges_its_soups_with_the_tokenizer_that_ships(tmp_path, two_tokenizers, workers):
     judge = tmp_path / "judge.py"
