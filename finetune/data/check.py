@@ -141,6 +141,11 @@ def check_data(
     sets = tuple(_report(key, users, scanned) for key in scanned)
     wrong, notes = _bad_rows(sets, scanned)
     twins = _twins(base, added, scanned)
+    if processor is not None and not scanner.template.ends_turns:
+        notes.append(
+            "the chat template writes no token that ends a turn behind an answer: a model does not learn to stop. Let "
+            "it write the tokenizer's eos_token there"
+        )
     notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(scanned)]
     return DataReport(sets, (*errors, *wrong, *_mixtures(jobs, scanned)), tuple(notes))
 

@@ -112,6 +112,17 @@ class RowTokenizer:
         except Exception:  # templates are programs of their own, and raise anything
             return True
 
+    @cached_property
+    def ends_turns(self) -> bool:
+        """Whether the template writes a token of its own behind an answer, by which a model learns to stop."""
+        try:
+            *_, (answer, _) = self.segments([{"role": role, "content": PROBE} for role in ("user", "assistant")])
+        except FinetuneError:
+            return True  # that is told otherwise
+        tokenizer = self.processor.tokenizer
+        ends = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
+        return not ends.isdisjoint(self._plain_ids(answer.rpartition(PROBE)[2]))
+
     def encoded(self, segments: Segments, tiles: Sequence[Tiles]) -> tuple[list[int], list[int]]:
         """Give token ids and labels of one row whose images have these tiles.
 

@@ -376,6 +376,15 @@ def test_texts_are_written_by_a_template_that_knows_parts_alone(checkpoint, many
     assert learnt[0][6][1][0].startswith("Hi")
 
 
+@pytest.mark.parametrize(("end", "count"), [("</s>", 0), ("</s>\n", 0), (" ", 1), ("\n", 1), ("", 1)])
+def test_a_template_that_ends_no_turn_is_told(checkpoint, many, tmp_path, end, count):
+    start = copy_of(checkpoint("llava"), tmp_path)
+    template = (start / "chat_template.jinja").read_text()
+    (start / "chat_template.jinja").write_text(template.replace("</s>\n", end))
+    report = check_data([many], {}, settings(on_bad_row="skip"), open_processor(start))
+    assert sum("a model does not learn to stop" in note for note in report.notes) == count
+
+
 def test_feeding_knows_whose_model_it_is(checkpoint, data, tmp_path):
     job = make_job(tmp_path, data)
     model, processor = opened(checkpoint("internvl"), data, tmp_path)
