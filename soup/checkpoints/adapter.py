@@ -56,6 +56,14 @@ _NEVER_MERGED = ("alora_invocation_tokens", "arrow_config", "use_qalora")
 _FACTS = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
 """The keys that decide, beside the tensors, what the adapter adds to its base."""
 
+_IDLE = (  # they say how it was trained, or where it goes; the last line are other tools' and older versions'
+    *("base_model_name_or_path", "revision", "auto_mapping", "peft_type", "peft_version", "task_type"),
+    *("inference_mode", "runtime_config", "target_modules", "exclude_modules", "layers_to_transform"),
+    *("layers_pattern", "lora_dropout", "init_lora_weights", "megatron_core", "qalora_group_size"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config"),
+    *("lora_dtype", "lorap_lr_ratio", "lorap_emb_lr", "parent_library", "merge_weights"),
+)
+
 _KINDS: dict[str, tuple[type, str]] = {  # what PEFT takes under the keys that decide
     **dict.fromkeys(("alpha_pattern", "rank_pattern"), (dict, "an object, from modules to numbers")),
     **dict.fromkeys(
@@ -76,6 +84,11 @@ class Adapter(Checkpoint):
         if not (self.path / ADAPTER_WEIGHTS).is_file():
             raise missing_weights(str(self.path), [entry.name for entry in self.path.iterdir()])
         _refuse_unsupported(self)
+        if unknown := sorted(key for key in self.settings.keys() - _known_settings() if self.settings[key]):
+            self.warnings.append(
+                f"{self.path / ADAPTER_CONFIG} has {', '.join(unknown)}, of which soup knows nothing: what the adapter "
+                "adds is taken to be as without. Hold the soup against PEFT's merge_and_unload"
+            )
         if stray := sorted(path.name for path in self.path.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS):
             self.warnings.append(f"{self.path}: not read, since PEFT would not load them: {', '.join(stray)}")
         return None, [ADAPTER_WEIGHTS]
@@ -180,6 +193,11 @@ class Adapter(Checkpoint):
                     f"{self.path / ADAPTER_CONFIG}: {key}: {pattern!r:.80} is no regular expression ({error})."
                 ) from error
         return default
+
+
+def _known_settings() -> set[str]:
+    heard = {"r", "lora_alpha", "rank_pattern", "bias", "trainable_token_indices"}
+    return {*heard, *_FACTS, *_REFUSED, *_KINDS, *_IDLE}
 
 
 def missing_weights(path: str, names: Collection[str]) -> CheckpointError:

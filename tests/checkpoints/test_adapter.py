@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import peft
 import pytest
 import torch
 
 from soup.checkpoints.adapted import AdaptedCheckpoint
-from soup.checkpoints.adapter import Adapter
+from soup.checkpoints.adapter import Adapter, _known_settings
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
 from soup.testing import tiny_checkpoint
@@ -62,6 +64,27 @@ def test_an_alpha_that_is_no_number_is_refused(tmp_path, alpha):
 def test_a_setting_of_a_kind_that_peft_does_not_write_is_refused_and_not_passed_over(tmp_path, config):
     (key,) = config
     assert f"{key}: expected " in refusal(tmp_path, **config)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"use_later_lora": True}, "use_later_lora"),
+        ({"b_config": {"k": 1}, "a_scale": 0.5}, "a_scale, b_config"),
+        ({"use_later_lora": False, "b_config": None, "listed": []}, None),
+        ({"loftq_config": {"bits": 4}, "lora_dtype": "bfloat16"}, None),
+    ],
+)
+def test_settings_of_which_soup_knows_nothing_are_told(tmp_path, config, told):
+    base = tiny_checkpoint(tmp_path / "base", tensors=UP)
+    warnings = Adapter(write_adapter(tmp_path / "adapter", linear_factors(UP), base, **config)).warnings
+    assert [text.partition("adapter_config.json has ")[2].partition(", of which")[0] for text in warnings] == (
+        [told] if told else []
+    )
+
+
+def test_every_setting_of_peft_s_lora_is_known():
+    assert {field.name for field in dataclasses.fields(peft.LoraConfig)} <= _known_settings()
 
 
 def test_a_refusal_names_the_base_of_the_config(tmp_path):
