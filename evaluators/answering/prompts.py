@@ -176,7 +176,7 @@ class TextPrompter:
         return transformers.BatchFeature(dict(inputs))  # which a dtype can be named to, as of a processor's inputs
 
 
-def _template_part(type: str, value: str, video: str) -> dict[str, Any]:
+def _template_part(type: str, value: str, video: str = "") -> dict[str, Any]:
     """Say one part of a prompt in the words of transformers' chat templates."""
     from PIL import Image
 

@@ -68,7 +68,7 @@ class OwnJudge:
         self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
         return self._otherwise or reply
 
-    def unread(self, *, by_prompt: bool) -> list[str]:
+    def unread(self, *, by_prompt: bool = False) -> list[str]:
         """Return the replies that can't be read; of those that were asked for once more, warmer, the first.
 
         Args:

@@ -56,7 +56,9 @@ def plain_part(part: Mapping[str, str]) -> dict[str, str]:
     return {name: part[name] for name in ("type", "value", "video") if name in part}
 
 
-def ask_circles(benchmark: VLMEvalBenchmark, data_set: DataSet, answer: Answer, *, has_judge: bool) -> list[str]:
+def ask_circles(
+    benchmark: VLMEvalBenchmark, data_set: DataSet, answer: Answer, *, has_judge: bool = False
+) -> list[str]:
     """Ask for all rows, but for no further rotation of a question after its first wrong one.
 
     A question counts only if all of its rotations are answered right, so that the score is the same for fewer calls.

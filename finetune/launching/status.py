@@ -35,7 +35,7 @@ class JobRow:
     why: str | None = None
 
 
-def job_row(job: Job, alive: Alive) -> JobRow:
+def job_row(job: Job, alive: Alive = is_alive) -> JobRow:
     """Give a job's row.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from finetune.media.sampling import frame_indices
 from finetune.media.size_limit import check_size
 from finetune.media.sources import ImageSource
 from soup.support.extras import install_line
@@ -24,7 +25,7 @@ def frames_of_video_file(
     source: ImageSource,
     count: int,
     max_pixels: int,
-    choose: Callable[[int, int], list[int]],
+    choose: Callable[[int, int], list[int]] = frame_indices,
 ) -> list[Image.Image]:
     """Decode frames of the first video stream, in order, upright, in RGB: those of all that `choose` says.
 

@@ -83,7 +83,7 @@ def open_source(location: str) -> Checkpoint:
     return Checkpoint(location)
 
 
-def plan_targets(targets: Sequence[TensorTarget], max_shard_bytes: int | None) -> tuple[FilePlan, ...]:
+def plan_targets(targets: Sequence[TensorTarget], max_shard_bytes: int | None = None) -> tuple[FilePlan, ...]:
     """Plan which tensor goes into which file: as the targets have it, if all of them do."""
     file_of = {target.spec.name: target.file for target in targets if target.file is not None}
     layout = file_of if len(file_of) == len(targets) else None
@@ -95,8 +95,8 @@ def write_targets(
     targets: Sequence[TensorTarget],
     side_files: Mapping[str, bytes],
     *,
-    max_shard_bytes: int | None,
-    progress: Progress | None,
+    max_shard_bytes: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FilePlan, ...]:
     """Write a checkpoint.
 

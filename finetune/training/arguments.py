@@ -43,7 +43,7 @@ def precision(settings: TrainSettings) -> str:
 
 
 def training_arguments(
-    settings: TrainSettings, steps: int, devices: int, scratch: Path, *, even: bool
+    settings: TrainSettings, steps: int, devices: int, scratch: Path, *, even: bool = False
 ) -> TrainingArguments:
     """Give the Trainer's arguments.
 

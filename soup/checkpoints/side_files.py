@@ -123,7 +123,7 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     return any(matches(name, TOKENIZER) for name in checkpoint.side_files.carried)
 
 
-def complete_side_files(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None) -> dict[str, Path]:
+def complete_side_files(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> dict[str, Path]:
     """Find what a soup takes along: all that the lead carries, and what it has none of (tokenizer, processor, ...).
 
     Args:
@@ -156,7 +156,7 @@ def _owners(lead: Checkpoint, lent: Mapping[str, Checkpoint], others: Sequence[C
     return owners
 
 
-def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None) -> dict[str, Checkpoint]:
+def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> dict[str, Checkpoint]:
     """Find the kinds of side files (tokenizer, processor, template, code) that are not the lead's, and whose they are.
 
     See `complete_side_files`, whose arguments these are.
@@ -183,7 +183,7 @@ def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | No
     return lent
 
 
-def absent_code(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None) -> list[str]:
+def absent_code(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> list[str]:
     """List the modules that `auto_map` in a soup's files names, and that are in none of the checkpoints.
 
     See `complete_side_files`, whose arguments these are.

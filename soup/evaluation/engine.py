@@ -61,7 +61,7 @@ def identity_of(identity: Callable[[], Mapping[str, object]], name: str) -> dict
     return shown
 
 
-def engine_arguments(settings: EvalSettings, arguments: str) -> dict[str, object]:
+def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> dict[str, object]:
     """Return the arguments of the engine that the settings name, of the types that it says it takes.
 
     Args:

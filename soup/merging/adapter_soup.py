@@ -188,7 +188,7 @@ class AdapterPlan:
         return TensorSpec(names[0], self.dtype, shapes[0]), TensorSpec(names[1], self.dtype, shapes[1])
 
 
-def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str]) -> AdapterPlan:
+def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str] = ()) -> AdapterPlan:
     """Plan the adapter that holds a soup.
 
     Args:

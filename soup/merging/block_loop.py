@@ -135,9 +135,9 @@ def scan_blocks(
     blend: Blend,
     tensors: Sequence[TensorSpec],
     sink: Sink,
-    options: Options | None,
+    options: Options | None = None,
     *,
-    hashing: bool,
+    hashing: bool = False,
     known: Mapping[Checkpoint, ContentDigest] = MappingProxyType({}),
     result: LeafDigests | None = None,
 ) -> ScanResult:

@@ -39,7 +39,7 @@ def write_soup(
     scores: Mapping[str, Mapping[str, float]] | None = None,
     scores_note: str = "",
     on_bytes: Callable[[int], None] | None = None,
-    on_remark: Callable[[str], None],
+    on_remark: Callable[[str], None] = lambda text: None,
 ) -> Recipe:
     """Do what a plan says, and return the sealed recipe. A soup that stands at `out` already is left as it is.
 
@@ -85,7 +85,7 @@ def write_soup(
     return sealed
 
 
-def with_adapters_base(recipe: Recipe, beside: Path | None) -> Recipe:
+def with_adapters_base(recipe: Recipe, beside: Path | None = None) -> Recipe:
     """Return the recipe with the base that its adapters name, where it names none.
 
     Args:

@@ -87,7 +87,7 @@ class MergePlan:
             constants = method.prepare(StreamedFirstPass(blend, self.reads, self.options.threads, on_bytes))
         return replace(blend, constants=constants)
 
-    def missing_digests(self, on_bytes: ByteProgress | None) -> dict[Checkpoint, ContentDigest]:
+    def missing_digests(self, on_bytes: ByteProgress | None = None) -> dict[Checkpoint, ContentDigest]:
         """Read through the ingredients whose digests the method needs to know first and the recipe does not tell.
 
         Args:

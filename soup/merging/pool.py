@@ -91,8 +91,8 @@ class Pool(Sequence[Ingredient]):
         cls,
         locations: Locations,
         /,
-        base: str | Path | None,
-        exclude: Sequence[str],
+        base: str | Path | None = None,
+        exclude: Sequence[str] = (),
     ) -> tuple[Pool, dict[str, SoupError]]:
         """Open a pool, but leave out the checkpoints that can't be opened.
 
@@ -303,7 +303,7 @@ def _side_file_remarks(pool: Pool, lead: Ingredient) -> Iterator[str]:
     others = [part.checkpoint for part in pool]
     if pool.tokenizer:
         yield f"a soup takes tokenizer and chat template of {pool.tokenizer.name}, whatever the others have"
-    for kind, source in lent_kinds(lead.checkpoint, *others, tokenizer=None).items():
+    for kind, source in lent_kinds(lead.checkpoint, *others).items():
         if not (pool.tokenizer and kind != "processor"):
             yield f"{lead.name}: has no {kind}: the soup takes {name_of[source]}'s"
     tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None

@@ -51,7 +51,7 @@ def merge(
 
 
 def plan_recipe(
-    recipe: Recipe | Path | str, out: Path | str, merge: MergeOptions | None, write: WriteOptions | None
+    recipe: Recipe | Path | str, out: Path | str, merge: MergeOptions | None = None, write: WriteOptions | None = None
 ) -> dict[str, object]:
     """Return what `merge` would do with the same arguments, after the same checks and before any weight is read.
 

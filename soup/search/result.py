@@ -201,7 +201,7 @@ def search_estimates(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, 
     }
 
 
-def card_scores(trial: Trial, notes: Mapping[str, str] | None) -> dict[str, dict[str, float]]:
+def card_scores(trial: Trial, notes: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:
     """Return a trial's scores for the model card: by benchmark, then by the part of the questions.
 
     Args:

@@ -85,7 +85,7 @@ def install_line(module: str, preferred: str = "") -> str:
     return f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f"pip install {distribution_of(module)}"
 
 
-def absent_libraries(modules: Iterable[str], preferred: str) -> list[str]:
+def absent_libraries(modules: Iterable[str], preferred: str = "") -> list[str]:
     """Say of each library that is not here how it is installed.
 
     Args:

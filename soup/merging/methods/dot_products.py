@@ -27,7 +27,7 @@ class DotProducts(NamedTuple):
     moved: list[int]
 
 
-def dot_products(block: Block, around: Around, *, with_center: bool = False) -> DotProducts:
+def dot_products(block: Block, around: Around = "zero", *, with_center: bool = False) -> DotProducts:
     """Return the dot products of a block's ingredients, or of their differences to a center.
 
     Args:

@@ -58,7 +58,7 @@ class ChangedQuestion:
         return asdict(self)
 
 
-def changed_questions(record: RunRecord, *, with_images: bool) -> tuple[list[ChangedQuestion], list[str]]:
+def changed_questions(record: RunRecord, *, with_images: bool = True) -> tuple[list[ChangedQuestion], list[str]]:
     """Return the questions, and what could not be shown of them and why.
 
     Args:
