@@ -26,10 +26,10 @@ def function_facts(function: Callable[..., object]) -> dict[str, str]:
     """Return the digest of a function's source, and of what it holds where it holds something.
 
     Told apart are closed-over values, defaults, the object of a method, and what it names of its module: functions,
-    classes and objects of its own, plain values and arrays. An object is known by its class and its attributes, so that
-    the next process knows it, a class of the same module by its methods and values, an array by its numbers. What shows
-    none of these (a lock, a model) is another one in each process, but as an attribute, where its class stands for it;
-    of a module it is not looked at.
+    classes of its own, plain values and arrays. An object is known by its class and its attributes, so that the next
+    process knows it; of a module by its class alone, for it may count what it was asked. A class of the same module is
+    known by its methods and values, an array by its numbers. What shows none of these (a lock, a model) is
+    another one in each process, but as an attribute, where its class stands for it; of a module it is not looked at.
 
     Args:
         function: A function or method whose source can be read.
@@ -68,7 +68,7 @@ def _held(function: Callable[..., object], seen: set[int]) -> Iterator[tuple[str
         yield "columns", repr((min(columns, default=0), max(columns, default=0)))
     for name in sorted(_names_in(code) & function.__globals__.keys()):
         value = function.__globals__[name]
-        if id(value) not in seen and (shown := _shown(value, home, seen)) is not None:
+        if id(value) not in seen and (shown := _shown(value, home, seen, with_state=False)) is not None:
             yield f"global {name}", shown
 
 
@@ -91,7 +91,7 @@ def _content(value: object, home: str, seen: set[int]) -> str:
     return f"{PROCESS} {id(value)}"
 
 
-def _shown(value: object, home: str, seen: set[int], depth: int = 0) -> str | None:
+def _shown(value: object, home: str, seen: set[int], depth: int = 0, *, with_state: bool = True) -> str | None:
     """Return what tells a value from others in any process; None for what does not show it.
 
     Args:
@@ -99,6 +99,7 @@ def _shown(value: object, home: str, seen: set[int], depth: int = 0) -> str | No
         home: The module whose functions, classes and objects are looked into.
         seen: The numbers of those that were; they are added.
         depth: Of containers around it.
+        with_state: Whether an object is known by its attributes, too.
     """
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | PurePath):
         return repr(value)
@@ -106,13 +107,13 @@ def _shown(value: object, home: str, seen: set[int], depth: int = 0) -> str | No
         return None
     if isinstance(value, list | tuple | set | frozenset | Mapping):
         items = [item for pair in value.items() for item in pair] if isinstance(value, Mapping) else list(value)
-        texts = [_shown(item, home, seen, depth + 1) for item in items]
+        texts = [_shown(item, home, seen, depth + 1, with_state=with_state) for item in items]
         known = [text for text in texts if text is not None]
         if len(known) < len(texts):
             return None
         return f"{type(value).__name__}{sorted(known) if isinstance(value, set | frozenset) else known}"
     if isinstance(value, functools.partial):
-        return _shown((value.func, value.args, value.keywords), home, seen, depth + 1)
+        return _shown((value.func, value.args, value.keywords), home, seen, depth + 1, with_state=with_state)
     if not isinstance(value, FunctionType | type):
         if (numbers := _numbers(value)) is not None:
             return numbers
@@ -127,6 +128,8 @@ def _shown(value: object, home: str, seen: set[int], depth: int = 0) -> str | No
     seen.add(id(value))
     if isinstance(value, type):
         return repr((value.__qualname__, _members(value, home, seen)))
+    if not with_state:
+        return repr((home, owner.__qualname__, _shown(owner, home, seen, depth + 1)))
     state = object.__getstate__(value)  # a pair where the class has slots
     parts = state if isinstance(state, tuple) else (state,)
     kept = {name: each for part in parts if part for name, each in part.items()}

@@ -172,6 +172,14 @@ def test_a_notebooks_functions_are_the_same_in_the_next_process(tmp_path):
     assert function_facts(notebook(tmp_path, "one")) == function_facts(notebook(tmp_path, "two"))
 
 
+def test_what_an_object_of_a_notebook_remembers_of_a_run_makes_no_other_function(tmp_path):
+    score = notebook(tmp_path, "one")
+    facts = function_facts(score)
+    score.__globals__["CONFIG"].asked = 3
+    score.__globals__["CONFIG"].words.append("b")
+    assert function_facts(score) == facts
+
+
 @pytest.mark.parametrize(
     ("was", "is_now"),
     [
