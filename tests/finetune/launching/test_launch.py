@@ -344,7 +344,11 @@ def soup(*arguments, **given):
     """`soup finetune` as a process of its own, its jobs done by the stand-in."""
     code = SCRIPT.format(root=str(ROOT), arguments=list(map(str, arguments)))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], **pipes, **given)
+
+    def hear_hangups():  # which nobody does whose tests run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen([sys.executable, "-c", code], **pipes, preexec_fn=hear_hangups, **given)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
