@@ -229,7 +229,7 @@ def test_where_both_do_not_fit_the_candidate_s_engine_makes_room_and_gets_it_bac
 def test_a_judge_that_fails_without_it_too_is_told_and_the_rerun_asks_only_for_the_rest(scene, tmp_path):
     harness, notes, _ = scene
     soup = candidate(tmp_path, "a")
-    harness._judging.judge._engine.fits_at_work = lambda: len(notes) < 4
+    harness._judging.judge._engine.fits_at_work = lambda: len(notes) < 3
     words = (
         r"mmvet: the judge a-judge at .* stopped answering after \d+ replies: RuntimeError: CUDA out of memory\n.* kept"
     )
