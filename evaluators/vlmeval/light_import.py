@@ -105,8 +105,8 @@ def _bare_parents(unused: Sequence[str]) -> Iterator[None]:
                 raise EvaluatorError(f"VLMEvalKit's package {name} can't be found: {INSTALL}.")
             # With its spec, so that importlib.reload() makes it the full package for whoever wants that later.
             sys.modules[name] = importlib.util.module_from_spec(spec)
-    top_names = {name: name.partition(".")[0] for name in unused if name not in sys.modules}
-    absent = [name for name, top in top_names.items() if top not in sys.modules and not importlib.util.find_spec(top)]
+    absent = [name for name in unused if sys.modules.get(name) is None and not _can_be_imported(name)]
+    refused = {name: sys.modules[name] for name in absent if name in sys.modules}
     sys.modules.update({name: ModuleType(name) for name in absent})
     try:
         yield
@@ -118,6 +118,15 @@ def _bare_parents(unused: Sequence[str]) -> Iterator[None]:
     finally:
         for name in absent:
             del sys.modules[name]
+        sys.modules.update(refused)
+
+
+def _can_be_imported(name: str) -> bool:
+    """Whether a package is here, and not refused by a None in `sys.modules`; nothing is imported."""
+    top = name.partition(".")[0]
+    if top in sys.modules:
+        return hasattr(sys.modules[top], "__path__")
+    return importlib.util.find_spec(top) is not None
 
 
 @contextmanager

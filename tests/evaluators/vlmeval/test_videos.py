@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -559,3 +561,15 @@ def test_another_number_of_frames_and_another_video_are_another_identity(setting
     assert (
         len({json.dumps(each) for each in (first, more, VLMEval(settings).identity(of("TempCompass_MCQ_8frame")))}) == 3
     )
+
+
+def test_a_package_that_the_process_refuses_is_stood_in_for_and_refused_afterwards():
+    """`None` in `sys.modules` is how a program keeps a package from being imported."""
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "from evaluators.vlmeval.light_import import vlmeval_module\n"
+        "print(vlmeval_module('dataset.mvbench').__name__)\n"
+        "print(sys.modules['torchvision'], 'torchvision.transforms' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "vlmeval.dataset.mvbench\nNone False\n"
