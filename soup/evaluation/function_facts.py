@@ -47,28 +47,28 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _held(function: Callable[..., object], seen: set[int]) -> Iterator[tuple[str, str]]:
+def _held(function: Callable[..., object], visited: set[int]) -> Iterator[tuple[str, str]]:
     """Yield what a function's score may depend on besides its source, by name."""
     home = function.__module__
     if isinstance(function, MethodType):
-        yield "the object", _content(function.__self__, home, seen)
+        yield "the object", _content(function.__self__, home, visited)
         function = function.__func__
     if not isinstance(function, FunctionType):
         return
     for number, value in enumerate(function.__defaults__ or ()):
-        yield f"default {number}", _content(value, home, seen)
+        yield f"default {number}", _content(value, home, visited)
     for name, value in (function.__kwdefaults__ or {}).items():
-        yield f"default {name}", _content(value, home, seen)
+        yield f"default {name}", _content(value, home, visited)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # it is assigned later
-            yield f"closed over {name}", _content(cell.cell_contents, home, seen)
+            yield f"closed over {name}", _content(cell.cell_contents, home, visited)
     code = function.__code__
     if code.co_name == "<lambda>":  # the source is the whole line, which may hold several
         columns = [column for *_, begin, end in code.co_positions() for column in (begin, end) if column is not None]
         yield "columns", repr((min(columns, default=0), max(columns, default=0)))
     for name in sorted(_names_in(code) & function.__globals__.keys()):
         value = function.__globals__[name]
-        if id(value) not in seen and (shown := _shown(value, home, seen, with_state=False)) is not None:
+        if id(value) not in visited and (shown := _shown(value, home, visited, with_state=False)) is not None:
             yield f"global {name}", shown
 
 
@@ -77,27 +77,27 @@ def _names_in(code: CodeType) -> set[str]:
     return {*code.co_names, *(name for names in inside for name in names)}
 
 
-def _content(value: object, home: str, seen: set[int]) -> str:
+def _content(value: object, home: str, visited: set[int]) -> str:
     """Return what tells a value from others: what it shows, else its attributes, else which one it is."""
-    if (shown := _shown(value, home, seen)) is not None:
+    if (shown := _shown(value, home, visited)) is not None:
         return shown
     if isinstance(value, ModuleType):
         return value.__name__
-    if isinstance(value, FunctionType | MethodType) and (text := _of_function(value, seen)):
+    if isinstance(value, FunctionType | MethodType) and (text := _of_function(value, visited)):
         return text
     if isinstance(attributes := getattr(value, "__dict__", None), dict) and attributes:
-        return repr((type(value).__module__, type(value).__qualname__, _attributes(attributes, home, seen)))
+        return repr((type(value).__module__, type(value).__qualname__, _attributes(attributes, home, visited)))
     _objects[id(value)] = value
     return f"{PROCESS} {id(value)}"
 
 
-def _shown(value: object, home: str, seen: set[int], depth: int = 0, *, with_state: bool = True) -> str | None:
+def _shown(value: object, home: str, visited: set[int], depth: int = 0, *, with_state: bool = True) -> str | None:
     """Return what tells a value from others in any process; None for what does not show it.
 
     Args:
         value: The value.
         home: The module whose functions, classes and objects are looked into.
-        seen: The numbers of those that were; they are added.
+        visited: The numbers of those that were; they are added.
         depth: Of containers around it.
         with_state: Whether an object is known by its attributes, too.
     """
@@ -107,13 +107,13 @@ def _shown(value: object, home: str, seen: set[int], depth: int = 0, *, with_sta
         return None
     if isinstance(value, list | tuple | set | frozenset | Mapping):
         items = [item for pair in value.items() for item in pair] if isinstance(value, Mapping) else list(value)
-        texts = [_shown(item, home, seen, depth + 1, with_state=with_state) for item in items]
+        texts = [_shown(item, home, visited, depth + 1, with_state=with_state) for item in items]
         known = [text for text in texts if text is not None]
         if len(known) < len(texts):
             return None
         return f"{type(value).__name__}{sorted(known) if isinstance(value, set | frozenset) else known}"
     if isinstance(value, functools.partial):
-        return _shown((value.func, value.args, value.keywords), home, seen, depth + 1, with_state=with_state)
+        return _shown((value.func, value.args, value.keywords), home, visited, depth + 1, with_state=with_state)
     if not isinstance(value, FunctionType | type):
         if (numbers := _numbers(value)) is not None:
             return numbers
@@ -121,47 +121,45 @@ def _shown(value: object, home: str, seen: set[int], depth: int = 0, *, with_sta
     owner = value if isinstance(value, FunctionType | type) else type(value)
     if owner.__module__ != home:
         return None
-    if id(value) in seen:
+    if id(value) in visited:
         return owner.__qualname__
     if isinstance(value, FunctionType):
-        return _of_function(value, seen)
-    seen.add(id(value))
+        return _of_function(value, visited)
+    visited.add(id(value))
     if isinstance(value, type):
-        return repr((value.__qualname__, _members(value, home, seen)))
+        return repr((value.__qualname__, _members(value, home, visited)))
     if not with_state:
-        return repr((home, owner.__qualname__, _shown(owner, home, seen, depth + 1)))
+        return repr((home, owner.__qualname__, _shown(owner, home, visited, depth + 1)))
     state = object.__getstate__(value)  # a pair where the class has slots
     parts = state if isinstance(state, tuple) else (state,)
     kept = {name: each for part in parts if part for name, each in part.items()}
-    return repr((home, owner.__qualname__, _attributes(kept, home, seen), _shown(owner, home, seen, depth + 1)))
+    return repr((home, owner.__qualname__, _attributes(kept, home, visited), _shown(owner, home, visited, depth + 1)))
 
 
-def _of_function(function: FunctionType | MethodType, seen: set[int]) -> str | None:
+def _of_function(function: FunctionType | MethodType, visited: set[int]) -> str | None:
     """Return a function's source and what it holds; None where the source can't be read."""
-    if id(function) in seen:
+    if id(function) in visited:
         return function.__qualname__
-    seen.add(id(function))
+    visited.add(id(function))
     with suppress(OSError, TypeError):
-        return repr((inspect.getsource(function), sorted(_held(function, seen))))
+        return repr((inspect.getsource(function), sorted(_held(function, visited))))
     return None
 
 
-def _attributes(attributes: Mapping[str, object], home: str, seen: set[int]) -> list[tuple[str, str]]:
-    shown = {name: _shown(each, home, seen) or type(each).__qualname__ for name, each in attributes.items()}
+def _attributes(attributes: Mapping[str, object], home: str, visited: set[int]) -> list[tuple[str, str]]:
+    shown = {name: _shown(each, home, visited) or type(each).__qualname__ for name, each in attributes.items()}
     return sorted(shown.items())
 
 
-def _members(owner: type, home: str, seen: set[int]) -> list[tuple[str, str]]:
+def _members(owner: type, home: str, visited: set[int]) -> list[tuple[str, str]]:
     """Return the methods and values of a class of its own, and of the bases that are."""
     shown: list[tuple[str, str]] = []
     for kind in owner.__mro__:
         for name, member in vars(kind).items() if kind.__module__ == home else ():
-            inside = (
-                getattr(member, way, None) for way in ("__func__", "fget", "func")
-            )  # of class methods, properties
-            function = next(filter(None, inside), member)
+            wrapped = (getattr(member, part, None) for part in ("__func__", "fget", "func"))
+            function = next(filter(None, wrapped), member)  # what a class method or property calls
             is_made = name.startswith("__") and not isinstance(function, FunctionType)  # by Python: its line, say
-            if not is_made and (text := _shown(function, home, seen)) is not None:
+            if not is_made and (text := _shown(function, home, visited)) is not None:
                 shown.append((f"{kind.__qualname__}.{name}", text))
     return sorted(shown)
 

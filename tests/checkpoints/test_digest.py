@@ -72,14 +72,16 @@ def test_the_recipe_holds_the_digest_of_what_was_written(tmp_path, dtype):
 def test_weights_that_are_not_those_of_the_recipe_are_told(tmp_path):
     recipe = recipe_of(write_pool(tmp_path / "pool", [{"w": values_of(5, seed)} for seed in range(2)]))
     sealed = soup.merge(recipe, tmp_path / "out")
-    told = []
-    progress = Progress(on_warning=told.append)
+    warnings = []
+    progress = Progress(on_warning=warnings.append)
     soup.merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again", progress=progress)
-    assert told == []
+    assert warnings == []
     other = sealed.model_copy(update={"result_digest": "xxh3:of another version"})
     assert soup.merge(other, tmp_path / "other", progress=progress) == sealed
-    assert [text for text in told if f"expected xxh3:of another version, found {sealed.result_digest}" in text] == told
-    assert len(told) == 1
+    assert [
+        text for text in warnings if f"expected xxh3:of another version, found {sealed.result_digest}" in text
+    ] == warnings
+    assert len(warnings) == 1
 
 
 def test_a_soup_that_another_version_rounded_is_told_from_one_that_was_damaged(tmp_path):

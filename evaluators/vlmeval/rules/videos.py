@@ -18,13 +18,10 @@ def _comparable(found: dict[str, Any]) -> dict[str, Any]:
     Nor what does not equal itself, the number that `nan` is, at which VLMEvalKit would stop.
     """
     parsed = found["parsed_pred"]
-    parsed = (
-        []
-        if parsed == "API Error"
-        else [each for each in parsed if each == each]
-        if isinstance(parsed, list)
-        else parsed
-    )
+    if parsed == "API Error":
+        parsed = []
+    elif isinstance(parsed, list):
+        parsed = [value for value in parsed if value == value]
     return {**found, "parsed_pred": parsed}
 
 
