@@ -14,6 +14,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, OnBatch, OnReplies, Prompt, Score
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.dealing import dealer_of, require_files
+from soup.evaluation.pace import Evaluations
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
@@ -187,7 +188,7 @@ class Asking:
         assert isinstance(harness, Answers)
         with (
             self._pool() as pool,
-            Session.open(pool, suite, self._config, run, RecipeTemplate(), quiet, len(pool)) as session,
+            Session.open(pool, suite, self._config, run, RecipeTemplate(), quiet, Evaluations(len(pool))) as session,
         ):
             recipes = {part.name: session.scorer.recipe([part]) for part in pool}
             self.arena.refuse_other_weights({name: recipe.digest for name, recipe in recipes.items()})

@@ -9,10 +9,35 @@ from statistics import fmean
 from soup.evaluation.api import Score
 from soup.evaluation.journal_entry import Entry
 
-__all__ = ["Cost", "Pace", "count_questions", "model_cost", "search_pace"]
+__all__ = ["Cost", "Evaluations", "Pace", "count_questions", "model_cost", "search_pace"]
 
 ASKED = 0.25
 """The share of the questions that an estimate asks, about, where none was made yet."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """How many models are evaluated at most.
+
+    Args:
+        whole: On all questions that choose.
+        estimates: On the disputed ones and an audit.
+        reported: On the questions that only report.
+    """
+
+    whole: int
+    estimates: int = 0
+    reported: int = 0
+
+    @classmethod
+    def of_each(cls, count: int, *, split: bool) -> Evaluations:
+        """Return those of `count` models, each asked everything; with a split, the questions that only report, too."""
+        return cls(count, reported=count if split else 0)
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.whole + self.estimates + self.reported
 
 
 @dataclass(frozen=True)
@@ -55,8 +80,7 @@ def search_pace(
     entries: Iterable[Entry],
     benchmarks: Sequence[str],
     scores: Sequence[Mapping[str, Score]],
-    expected: int | None,
-    expected_estimates: int,
+    expected: Evaluations | None,
     at_once: int,
 ) -> Pace:
     """Return how far a search is: what is left is a mean model's, for each that may be to come, or a mean estimate's.
@@ -66,21 +90,20 @@ def search_pace(
         benchmarks: Those of the search, by name.
         scores: Of the models that are done, by benchmark.
         expected: How many models are scored at most; None: nobody knows.
-        expected_estimates: How many of those are estimates.
         at_once: How many are evaluated side by side.
     """
     questions = count_questions(score for row in scores for score in row.values())
     done = len(scores)
     if expected is None:
         return Pace(done, questions=questions)
-    total = max(expected, done)
+    total = max(expected.total, done)
     known = list(entries)
     whole = model_cost(known, benchmarks)
-    part = model_cost(known, benchmarks, estimated=True) if expected_estimates else whole
+    part = model_cost(known, benchmarks, estimated=True) if expected.estimates else whole
     if whole is None or part is None:
         return Pace(done, total, questions=questions)
     estimates_done = sum(any(score.estimate for score in row.values()) for row in scores)
-    estimates_left = min(max(0, expected_estimates - estimates_done), total - done)
+    estimates_left = min(max(0, expected.estimates - estimates_done), total - done)
     left = part * estimates_left + whole * (total - done - estimates_left)
     rate = at_once * whole.questions / whole.seconds if whole.questions and whole.seconds else None
     return Pace(done, total, left.seconds / at_once, questions, left.questions, rate)

@@ -28,7 +28,7 @@ def score_remarks(names: Sequence[str], scores: Scores, earlier: Sequence[Scores
     for name, score in scores.items():
         if name.endswith(LIKELIHOOD):
             continue  # 100 exp(-loss) may well be near 0
-        values = [score.value, *(known[name].value for known in earlier if name in known)]
+        values = [score.value, *(row[name].value for row in earlier if name in row)]
         if score.value == 0:
             yield (
                 f"{name} is 0",
@@ -41,7 +41,7 @@ def score_remarks(names: Sequence[str], scores: Scores, earlier: Sequence[Scores
                 f"{name}: {model} scores {score.value:g}, and scores are 0 to 100: it counts as {score.value:g} of "
                 "100 points. If it is a share of 1, multiply it by 100.",
             )
-        first = next((known[name] for known in earlier if name in known), score)
+        first = next((row[name] for row in earlier if name in row), score)
         if _asks_others(score, first):
             yield (
                 f"{name} asks others",

@@ -20,6 +20,7 @@ from soup.evaluation.api import LIKELIHOOD
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.objective import PLAIN
+from soup.evaluation.pace import Evaluations
 from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries, likelihood_suite
@@ -139,11 +140,11 @@ def _trials(
 ) -> dict[float, Trial]:
     """Return the trial of each point on the benchmarks of a suite."""
     line, template = arguments.line, RecipeTemplate(options=arguments.merge or MergeOptions())
-    expected = len(line) * (1 if config.split is None else 2)
+    expected = Evaluations.of_each(len(line), split=config.split is not None)
     names = tuple(entry.benchmark.name for entry in suite.entries)
-    progress.on_search(SearchStart("sweep" if suite is run.suite else "losses of the sweep", names, (), expected))
+    progress.on_search(SearchStart("sweep" if suite is run.suite else "losses of the sweep", names, (), expected.total))
     with Session.open(run.pool, suite, config, run.directory, template, progress, expected) as session:
-        if len({digest.content for digest in session.scorer.digests.values()}) == 1:
+        if len({digest.content for digest in session.scorer.recipes.digests.values()}) == 1:
             raise PoolError(f"{arguments.a} and {arguments.b} hold the same weights: there is no line between them.")
         return session.evaluate({t: _chosen(run.pool, t) for t in line})
 

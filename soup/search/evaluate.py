@@ -12,6 +12,7 @@ from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.loaded_model import evaluate_loaded
+from soup.evaluation.pace import Evaluations
 from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import build_suite, check_entries
@@ -20,7 +21,7 @@ from soup.merging.options import MergeOptions
 from soup.merging.pool import Locations, Pool
 from soup.merging.pool_folders import list_locations
 from soup.merging.template import RecipeTemplate
-from soup.search.forecast import Evaluations, forecast
+from soup.search.forecast import forecast
 from soup.search.session import Session, answering_settings, started_workers
 
 __all__ = ["evaluate", "plan_evaluate"]
@@ -92,9 +93,10 @@ def _evaluate_checkpoints(
         for text in secret_remarks(benchmarks, config):
             progress.on_warning(text)
         with Pool(locations) as pool:
-            count = len(pool) * (1 if config.split is None else 2)
-            progress.on_search(SearchStart("eval", tuple(each.name for each in benchmarks), tuple(pool.names), count))
-            with Session.open(pool, suite, config, run, template, progress, count, workers=workers) as session:
+            most = Evaluations.of_each(len(pool), split=config.split is not None)
+            names = tuple(each.name for each in benchmarks)
+            progress.on_search(SearchStart("eval", names, tuple(pool.names), most.total))
+            with Session.open(pool, suite, config, run, template, progress, most, workers=workers) as session:
                 session.evaluate_singles()
                 return Trials(session.reported())
 
@@ -109,7 +111,7 @@ def plan_evaluate(checkpoints: Locations, config: EvalConfig, run_dir: str | Pat
     suite = build_suite(benchmarks, answering_settings(benchmarks, config))
     with Pool(locations) as pool:
         check_entries(suite.entries, pool)
-        most = Evaluations(len(pool), 0, 0 if config.split is None else len(pool))
+        most = Evaluations.of_each(len(pool), split=config.split is not None)
         return {
             "schema": 1,
             "checkpoints": list(pool.names),

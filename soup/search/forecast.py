@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from soup.evaluation.api import Split
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.harnesses import count
 from soup.evaluation.journal import Journal, score_key
-from soup.evaluation.pace import ASKED, model_cost
+from soup.evaluation.pace import ASKED, Evaluations, model_cost
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite
 from soup.search.confirmation import FINALISTS
 from soup.search.strategies.base import Budget
 
-__all__ = ["Evaluations", "forecast"]
+__all__ = ["forecast", "most_evaluations"]
 
 
-@dataclass(frozen=True)
-class Evaluations:
-    """How many models are evaluated at most.
+def most_evaluations(budget: Budget, count: int, *, all_singles: bool, estimates: bool, split: bool) -> Evaluations:
+    """Return what a strategy comes to.
 
     Args:
-        whole: On all questions that choose.
-        estimates: On the disputed ones and an audit.
-        reported: On the questions that only report.
+        budget: What it asks for.
+        count: The size of the pool.
+        all_singles: Whether all single models are asked, whatever the strategy asks for: guards compare with them.
+        estimates: Whether soups are estimated: that asks for all single models, and for the finalists once more.
+        split: Whether some questions only report: on the single models that were asked and on the choice.
     """
-
-    whole: int
-    estimates: int
-    reported: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.whole + self.estimates + self.reported
-
-    @classmethod
-    def most(cls, budget: Budget, count: int, *, all_singles: bool, estimates: bool, split: bool) -> Evaluations:
-        """Return what a strategy comes to.
-
-        Args:
-            budget: What it asks for.
-            count: The size of the pool.
-            all_singles: Whether all single models are asked, whatever the strategy asks for: guards compare with them.
-            estimates: Whether soups are estimated: that asks for all single models, and for the finalists once more.
-            split: Whether some questions only report: on the single models that were asked and on the choice.
-        """
-        singles = count if all_singles or estimates else budget.singles
-        if not estimates:
-            return cls(singles + budget.soups, 0, budget.singles + 1 if split else 0)
-        return cls(singles + FINALISTS, budget.soups, count + FINALISTS if split else 0)
+    singles = count if all_singles or estimates else budget.singles
+    if not estimates:
+        return Evaluations(singles + budget.soups, 0, budget.singles + 1 if split else 0)
+    return Evaluations(singles + FINALISTS, budget.soups, count + FINALISTS if split else 0)
 
 
 def forecast(

@@ -15,6 +15,7 @@ from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.harnesses import asks_some
+from soup.evaluation.pace import Evaluations
 from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite
@@ -28,7 +29,7 @@ from soup.merging.soup_files import earlier_soup
 from soup.merging.template import RecipeTemplate
 from soup.search.bound_strategy import BoundStrategy
 from soup.search.confirmation import saves_questions
-from soup.search.forecast import Evaluations
+from soup.search.forecast import most_evaluations
 from soup.search.strategies.base import Choice, Strategy
 from soup.support.options import refuse_wrong_type, speaks_in_flags
 from soup.support.yaml_text import plain_values
@@ -72,7 +73,19 @@ class CookArguments:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that is prepared: everything checked that can be, nothing evaluated, nothing written."""
+    """A run that is prepared: everything checked that can be, nothing evaluated, nothing written.
+
+    Args:
+        strategy: What chooses.
+        pool: The ingredients, open.
+        config: How soups are scored.
+        benchmarks: On what; none where the strategy asks for no score.
+        directory: Where journal, scratch and logs lie.
+        template: What all recipes have in common.
+        out: Where the soup goes.
+        largest: The merge of the whole pool, which no other one of the run needs more room than.
+        warnings: What a user should know although it stops nothing.
+    """
 
     strategy: BoundStrategy
     pool: Pool
@@ -108,7 +121,7 @@ class PreparedRun:
         budget, config = self.strategy.budget(len(self.pool)), self.config
         if budget is None:
             return None
-        return Evaluations.most(
+        return most_evaluations(
             budget,
             len(self.pool),
             all_singles=bool(config.objective.guards),

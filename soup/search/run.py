@@ -133,9 +133,8 @@ def _search(
         run.directory,
         run.template,
         progress,
-        expected.total if expected else None,
+        expected,
         run.audit,
-        expected.estimates if expected else 0,
         workers,
     ) as session:
         choice = session.choose_confirmed(lambda score: run.strategy.choose(run.pool, score))

@@ -15,6 +15,7 @@ from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.harnesses import can_be_dealt, count
 from soup.evaluation.journal import Journal
+from soup.evaluation.pace import Evaluations
 from soup.evaluation.progress import Progress
 from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.run_directory import RunDirectory
@@ -25,6 +26,7 @@ from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
 from soup.merging.pool import Pool
 from soup.merging.pool_locations import PoolLocations
+from soup.merging.pool_recipes import PoolRecipes
 from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
 from soup.search.confirmation import choose_confirmed
@@ -63,14 +65,13 @@ class Session:
         run: RunDirectory,
         template: RecipeTemplate,
         progress: Progress,
-        expected: int | None = None,
+        expected: Evaluations | None = None,
         audit: AuditSize | None = None,
-        expected_estimates: int = 0,
         workers: LocalPool[Event] | None = None,
     ) -> Iterator[Session]:
         """Open a search over a pool; the journal belongs to this process until it is left.
 
-        `expected`, `expected_estimates` and `audit` are as for `Scorer`. `workers` are those of `started_workers`.
+        `expected` and `audit` are as for `Scorer`. `workers` are those of `started_workers`.
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
@@ -79,14 +80,11 @@ class Session:
         if config.split is not None:
             for entry in suite.on(Split("report", config.split)).entries:
                 count(entry.evaluator, entry.benchmark)  # now, and not after the search
-        with (
-            _scorer(pool, suite, config, run, template, progress) as scorer,
-            _runner(scorer, config, workers) as runner,
-        ):
-            scorer.expected = expected
-            scorer.audit, scorer.expected_estimates = audit, expected_estimates
-            scorer.at_once = runner.workers.size if runner else 1
-            yield cls(scorer, runner, config.split)
+        with _journal(run) as journal:
+            recipes = _recipes(pool, run, template, progress)
+            scorer = Scorer(recipes, suite, journal, run, config.objective, progress, expected, audit)
+            with _runner(scorer, config, workers) as runner:
+                yield cls(scorer, runner, config.split)
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
         """Return what a strategy chooses, given a score."""
@@ -145,32 +143,31 @@ class Session:
 
 
 @contextmanager
-def _scorer(
-    pool: Pool,
-    suite: BenchmarkSuite,
-    config: EvalConfig,
-    run: RunDirectory,
-    template: RecipeTemplate,
-    progress: Progress,
-) -> Iterator[Scorer]:
+def _journal(run: RunDirectory) -> Iterator[Journal]:
+    """Own a run's journal and scratch for the time of a search."""
     with Journal(run.journal) as journal:
         run.clear_scratch()
-        cache, base = DigestCache(run.digests), pool.base
-        inputs = [*pool, *([base] if base and (template.needs_base or pool.has_adapters) else [])]
-        digests = _digests(inputs, cache, progress)
-        sources = [part.source(digest.content) for part, digest in zip(pool, digests, strict=False)]
-        for remark in Recipe.uniform(sources).repeated:
-            progress.on_warning(remark)
-        by_name = dict(zip([*pool.names, *(part.location for part in inputs[len(pool) :])], digests, strict=True))
-        digest_base = (lambda: _digests([base], cache, progress)[0].content) if base else None
         try:
-            yield Scorer(pool, suite, journal, run, by_name, template, config.objective, progress, digest_base)
+            yield journal
         except KeyboardInterrupt:
             run.clear_scratch()
             raise
         finally:
             with suppress(OSError):
                 run.scratch.rmdir()  # what a failed evaluation left there stays
+
+
+def _recipes(pool: Pool, run: RunDirectory, template: RecipeTemplate, progress: Progress) -> PoolRecipes:
+    """Return what seals the pool's recipes, after a read through what has no digest in the run's directory."""
+    cache, base = DigestCache(run.digests), pool.base
+    inputs = [*pool, *([base] if base and (template.needs_base or pool.has_adapters) else [])]
+    digests = _digests(inputs, cache, progress)
+    sources = [part.source(digest.content) for part, digest in zip(pool, digests, strict=False)]
+    for remark in Recipe.uniform(sources).repeated:
+        progress.on_warning(remark)
+    by_name = dict(zip([*pool.names, *(part.location for part in inputs[len(pool) :])], digests, strict=True))
+    digest_base = (lambda: _digests([base], cache, progress)[0].content) if base else None
+    return PoolRecipes(pool, template, by_name, digest_base)
 
 
 def _digests(inputs: Sequence[Ingredient], cache: DigestCache, progress: Progress) -> list[ContentDigest]:
@@ -270,7 +267,7 @@ def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
                 f"name it python:FILE.py:FUNCTION, or leave {option_name('workers')} out."
             )
     modules = {
-        *_modules(METHODS, [scorer.template.options.method]),
+        *_modules(METHODS, [scorer.recipes.template.options.method]),
         *_modules(EVALUATORS, [benchmark.harness for benchmark in benchmarks]),
     }
     locations = PoolLocations.of(pool)
@@ -279,9 +276,9 @@ def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
         base=locations.base,
         benchmarks=benchmarks,
         settings=config.settings,
-        options=scorer.template.options,
+        options=scorer.recipes.template.options,
         run=RunDirectory(scorer.run.path.absolute()),
-        digests=scorer.digests,
+        digests=scorer.recipes.digests,
         modules=tuple(sorted(modules)),
         tokenizer=locations.tokenizer,
     )

@@ -173,8 +173,8 @@ class TableScorer:
         if not self.missing(recipe, self.suite):
             self.known[recipe.digest] = self.overall(recipe)
 
-    def pace(self) -> Pace:
-        """How many soups are scored."""
+    def pace(self, at_once: int = 1) -> Pace:
+        """How many soups are scored, however many at once."""
         return Pace(len(self.known))
 
     def check_first(self) -> None:

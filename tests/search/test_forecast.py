@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from soup.search.forecast import Evaluations
+from soup.search.forecast import most_evaluations
 from soup.search.strategies.base import Budget
 
 GREEDY, PRUNE = Budget(singles=5, soups=4), Budget(singles=0, soups=15)
@@ -25,6 +25,6 @@ GREEDY, PRUNE = Budget(singles=5, soups=4), Budget(singles=0, soups=15)
 )
 def test_evaluations_are_those_of_the_strategy_the_guards_the_finalists_and_the_report(budget, wishes, most):
     flags = {flag: flag in wishes for flag in ("all_singles", "estimates", "split")}
-    evaluations = Evaluations.most(budget, 5, **flags)
+    evaluations = most_evaluations(budget, 5, **flags)
     assert (evaluations.whole, evaluations.estimates, evaluations.reported) == most
     assert evaluations.total == sum(most)

@@ -124,7 +124,7 @@ class SpeculativeRunner:
         sets = enumerate(self.scorer.question_sets(recipe, suite))
         questions = {index: questions for index, questions in sets if questions is not None and index in indices}
         task = EvalTask(recipe, suite.split, indices, questions)
-        self.scorer.progress.on_pace(self.scorer.pace())
+        self.scorer.progress.on_pace(self.scorer.pace(self.workers.size))
         self._running[task.key], self._left[task.key] = task, list(task.indices)
         self._show(task, task.indices[0])
         self.workers.start(task)
