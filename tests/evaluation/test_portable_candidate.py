@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from soup.errors import CheckpointError
-from soup.evaluation import candidate as module
-from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation import soup_weights as module
+from soup.evaluation.soup_weights import SoupWeights
 from soup.merging.pool import Pool
 from soup.testing import tiny_checkpoint, tiny_pool
 from tests.helpers.hot_swaps import candidate_of
@@ -60,11 +60,9 @@ def test_tensors_come_whole_in_the_files_order_and_a_few_at_a_time(tmp_path, mon
     with candidate_of(pool, tmp_path / "home") as candidate:
         order = [name for name, _ in candidate.tensors()]
         at_once = []
-        merge = SoupCandidate._merge_into
+        merge = SoupWeights._merge_into
         monkeypatch.setattr(
-            SoupCandidate,
-            "_merge_into",
-            lambda self, values, reads: at_once.append(len(values)) or merge(self, values, reads),
+            SoupWeights, "_merge_into", lambda self, values: at_once.append(len(values)) or merge(self, values)
         )
         monkeypatch.setattr(module, "GROUP_BYTES", 1)
         assert [name for name, _ in candidate.tensors()] == order
