@@ -72,6 +72,14 @@ class EndpointJudge:
     ) -> str:
         """Return the judge's reply to a prompt.
 
+        Args:
+            prompt: The text.
+            temperature: Of sampling; 0: greedy.
+            max_tokens: How long the reply may become.
+            stopped: Set when nobody waits for replies any more.
+            system: What the judge is told to be.
+            images: The paths of pictures that stand before the text.
+
         Raises:
             EvaluatorError: no reply came after all attempts; says why.
         """

@@ -168,6 +168,14 @@ class LocalJudge:
 
         Not every engine takes a system's message: what the judge is told to be stands before the prompt.
 
+        Args:
+            prompt: The text.
+            temperature: Not used: it always answers greedily.
+            max_tokens: How long the reply may become.
+            stopped: Set when nobody waits for replies any more.
+            system: What the judge is told to be.
+            images: The paths of pictures that stand before the text.
+
         Raises:
             EvaluatorError: the judge can't be loaded, or failed.
         """

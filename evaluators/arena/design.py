@@ -25,6 +25,8 @@ class Design:
     """Comparisons as arrays.
 
     Args:
+        names: The candidates', in the order of the columns.
+        baseline: The name of the one whose strength is 0.
         x: 1 for the first, -1 for the second candidate, and the length's column where there is one [comparisons, k].
         y: The first's points.
         weights: How much each counts.

@@ -37,11 +37,21 @@ class JobData:
 
 @dataclass(frozen=True)
 class SetReport:
-    """What one data set holds. `of`: `base`, or the name of an added set, or several that share it.
+    """What one data set holds.
 
-    `faults` counts the bad rows by kind (the keys of `finetune.data.rows.KINDS`), `first` are some in full.
-    `repeated` counts rows that were there before in the same data set, `shared` those of other sets, by their path.
-    `tokens` and `longest` (of a row) are None without a processor.
+    Args:
+        path: The data set's.
+        of: `base`, or the name of an added set, or several that share it.
+        rows: How many rows it has, the bad ones among them.
+        bad: How many rows can't be learnt from.
+        formats: How many rows have each format.
+        groups: How many rows are of each group (`finetune.data.mixture.GROUPS`).
+        faults: The bad rows by kind (the keys of `finetune.data.rows.KINDS`).
+        first: Some of the bad rows, in full.
+        repeated: How many rows were there before in the same data set.
+        shared: How many rows are those of other sets, by their path.
+        tokens: Of all rows; None without a processor.
+        longest: The tokens of the longest row; None without a processor.
     """
 
     path: str

@@ -22,7 +22,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train: from what, on what, to where; `after` names the job that makes its start."""
+    """One model to train.
+
+    Args:
+        name: Its name in the pool.
+        start: The directory or Hub id of the model that it starts from.
+        data: What it learns from.
+        settings: How.
+        out: Where the model goes.
+        folder: Where the job's own files lie: state, log, snapshots.
+        after: The name of the job that makes its start.
+        digests: Of what it is made from.
+    """
 
     name: str
     start: str

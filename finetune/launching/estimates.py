@@ -45,7 +45,17 @@ class EstimateDocument(TypedDict):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job would take; None is unknown. `memory_bytes` is of each GPU; `rows` counts each row once."""
+    """What a job would take; None is unknown.
+
+    Args:
+        name: The job's.
+        rows: Of its data, each counted once.
+        steps: How many there are.
+        parameters: Of the model.
+        trained: How many of those learn.
+        memory_bytes: Of each GPU.
+        seconds: Of the whole job.
+    """
 
     name: str
     rows: int | None

@@ -53,7 +53,15 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A configuration and the plans of its jobs; `remarks` stop nothing. `contents`: of data sets, by their paths."""
+    """A configuration and the plans of its jobs.
+
+    Args:
+        config: The configuration.
+        root: The folder that relative paths in it start from.
+        jobs: The plans, in the order of the pool.
+        contents: What the data sets hold, by their paths.
+        remarks: What a user should know although it stops nothing.
+    """
 
     config: FinetuneConfig
     root: Path

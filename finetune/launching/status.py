@@ -22,7 +22,19 @@ Alive = Callable[[Path], bool | None]
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as people see it."""
+    """A job as people see it.
+
+    Args:
+        name: The job's.
+        state: Where it stands.
+        step: How many steps are done.
+        steps: How many there are.
+        loss: The last logged one.
+        seconds_per_step: What a step takes by now.
+        left_seconds: How long the rest takes at that pace.
+        log: The path of its log.
+        why: Why it failed or was stopped.
+    """
 
     name: str
     state: JobStatus

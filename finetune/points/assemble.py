@@ -49,9 +49,16 @@ _TOKENS = (IMAGE_TOKEN, "<|im_start|>", "<|im_end|>")
 class AssemblyOptions:
     """How parts are put together.
 
-    `connector` and `shuffle` are POINTS' own for a model with encoders, and Fuyu's for one without. `tile` and `patch`
-    shape a model without encoders; an encoder has its own. `marks`: tokens tell where rows of image tokens end.
-    `dtype`: by default the language model's.
+    Args:
+        connector: The kind of projector (default: POINTS' own for a model with encoders, Fuyu's for one without).
+        shuffle: So many patches of a side become one token (default: as for `connector`).
+        feature_layer: The layer of the encoders whose output is projected.
+        tiling: How an image becomes tiles.
+        marks: Whether tokens tell where rows of image tokens end.
+        tile: The side of a tile, in pixels, of a model without encoders; an encoder has its own.
+        patch: The side of a patch, in pixels, of a model without encoders; an encoder has its own.
+        dtype: The model's (default: the language model's).
+        seed: Of the weights that no part has.
     """
 
     connector: str | None = None
@@ -67,7 +74,18 @@ class AssemblyOptions:
 
 @dataclass(frozen=True)
 class Assembly:
-    """A model about to be put together, from headers alone. `specs` are the tensors that are written."""
+    """A model about to be put together, from headers alone.
+
+    Args:
+        config: The model's.
+        parts: The trained parts, by the names of their modules.
+        processor: The model's.
+        specs: The tensors that are written.
+        dtype: Theirs.
+        seed: Of the weights that no part has.
+        added_tokens: What the tokenizer lacked.
+        remarks: What a user should know although it stops nothing.
+    """
 
     config: PointsConfig
     parts: dict[str, PretrainedPart]

@@ -75,7 +75,16 @@ def _scale(canvas: int, side: int) -> Fraction:
 
 @dataclass(frozen=True)
 class MultiCrop(Tiling):
-    """At most `max_tiles` tiles that overlap by twice `margin` patches of `patch` pixels, and an overview."""
+    """Tiles that overlap, and an overview.
+
+    Args:
+        max_tiles: The most tiles beside the overview.
+        margin: Neighbouring tiles overlap by twice so many patches.
+        patch: The side of a patch, in pixels.
+        single_thumbnail: Whether an image of one tile has an overview, too.
+        drop_margins: Whether the tokens of margins are dropped where a tile has a neighbour.
+        thumbnail_first: Whether the overview comes before the tiles.
+    """
 
     name: ClassVar[str] = "multicrop"
 

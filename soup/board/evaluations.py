@@ -33,8 +33,15 @@ def name_evaluation(recipe: Recipe, benchmark: Benchmark) -> str:
 class Running:
     """One evaluation: what, since when, and how many prompts are answered.
 
-    `what` is the word for what is counted: answers, and then the grades that an LLM judge gives them. `first` is when
-    those were first told of, and how many there were by then: some may have been remembered.
+    Args:
+        label: The soup's.
+        benchmark: The benchmark's name.
+        part: Which of its questions are asked.
+        began: When it began, by the board's clock in seconds.
+        count: How many prompts are answered.
+        total: How many there are.
+        what: The word for what is counted: answers, and then the grades that an LLM judge gives them.
+        first: When those were first told of, and how many there were by then: some may have been remembered.
     """
 
     label: str
@@ -77,6 +84,7 @@ class Evaluations:
 
     Args:
         now: The clock, in seconds.
+        running: The evaluations, by what they are called.
     """
 
     now: Callable[[], float]

@@ -46,6 +46,7 @@ class SearchSection:
 
     Args:
         now: The clock, in seconds.
+        start: What is about to be scored; None before a search.
     """
 
     now: Callable[[], float]

@@ -60,6 +60,7 @@ class Workers:
     Args:
         now: The clock, in seconds.
         expected: Gives what an evaluation on a benchmark takes that is not dealt out.
+        known: Those that were told of, by their numbers.
     """
 
     now: Callable[[], float]

@@ -59,10 +59,13 @@ _NOT_ENTERED = ("checkpoint-", "global_step", "runs", "logs", "__pycache__", "wa
 
 @dataclass(frozen=True)
 class SideFiles:
-    """The files beside the weights, by path in the directory: `carried` go into every soup, `left_out` do not.
+    """The files beside the weights, by their paths in the directory.
 
-    `surprising` are those of `left_out` that a user may miss, each with the reason. `refused` are of a known kind, but
-    links out of the checkpoint, too large, or no regular files.
+    Args:
+        carried: Those that go into every soup.
+        left_out: Those that do not.
+        surprising: Those of `left_out` that a user may miss, each with the reason.
+        refused: Of a known kind, but links out of the checkpoint, too large, or no regular files.
     """
 
     carried: tuple[str, ...]

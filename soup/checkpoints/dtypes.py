@@ -24,9 +24,14 @@ in Python per leaf does not count, small enough to stay in a core's cache."""
 
 @dataclass(frozen=True)
 class Dtype:
-    """One row of the dtype table: `code` as in a safetensors header, `name` as in torch and config.json.
+    """One row of the dtype table.
 
-    `rank` is the order in which safetensors lays tensors out: those of the highest rank come first.
+    Args:
+        code: The name in a safetensors header.
+        name: The name in torch and config.json.
+        bits: What an element takes.
+        kind: What an element is: only `float` is averaged; `packed` holds several numbers in a byte.
+        rank: The order in which safetensors lays tensors out: those of the highest rank come first.
     """
 
     code: str

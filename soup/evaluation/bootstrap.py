@@ -33,7 +33,11 @@ CONFIDENCE = 0.95
 class Difference:
     """How much higher one soup's overall is than another's, in points.
 
-    The mean difference, the ends of its 95 % interval, and the share of draws in which the first soup is better.
+    Args:
+        mean: The mean difference.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+        p_better: The share of draws in which the first soup is better.
     """
 
     mean: float

@@ -25,9 +25,21 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One remembered score, and what was scored by what. `key` identifies it.
+    """One remembered score, and what was scored by what.
 
-    `names` and `weights` are for people, and so is `sources`: the Hub ids, with commits, of what came from there.
+    Args:
+        key: What identifies it; see `score_key`.
+        recipe: The recipe's digest.
+        names: The ingredients', for people.
+        weights: Theirs, for people.
+        benchmark: The benchmark's name.
+        split: Which of its questions were asked.
+        score: The score.
+        seconds: What the evaluation took.
+        time: When it ended, as ISO 8601 in UTC.
+        harness: The registered name of the harness.
+        identity: What the harness said of itself, its data and its engine.
+        sources: The Hub ids, with commits, of what came from there, by ingredient; for people.
     """
 
     key: str

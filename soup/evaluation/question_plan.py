@@ -25,9 +25,8 @@ class QuestionPlan:
         everything: The digests of recipes that are asked everything: first the single models, later what was chosen.
         singles: Gives the single models' scores on an entry, by the digest of each.
         on_remark: Called with why a benchmark is asked everything.
-
-    `asks_all` is set when estimates have turned out to be no good: then all recipes are asked everything. `corrections`
-    are what is added to estimates, by benchmark; None until a search has asked for all of its soups once.
+        asks_all: Set when estimates have turned out to be no good; then all recipes are asked everything.
+        corrections: What is added to estimates, by benchmark; None until a search has asked for all of its soups once.
     """
 
     audit: AuditSize

@@ -46,6 +46,7 @@ class StreamedFirstPass:
         specs: The tensors that are merged, as the first input has them.
         threads: The number of threads (default: `default_threads`).
         progress: Called with the number of bytes read since its last call.
+        scratch: Lends memory for blocks.
     """
 
     blend: Blend

@@ -40,7 +40,22 @@ class ComponentRow:
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """What a checkpoint holds."""
+    """What a checkpoint holds.
+
+    Args:
+        checkpoint: Its directory or Hub id.
+        model_type: transformers' name of the architecture, where its config says it.
+        bytes: The size of all tensors.
+        quantised: How its weights are quantised; None where they are not.
+        files: The weight files.
+        side_files: The files that a soup takes along.
+        left_out: The files that it does not.
+        warnings: What a user should know although it stops nothing.
+        components: The parts of the model.
+        tensors: All tensors, in the order of the files.
+        digest: That of its weights, where it was asked for.
+        adapter: What its config says, where it is an adapter.
+    """
 
     checkpoint: str
     model_type: str | None

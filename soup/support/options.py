@@ -47,7 +47,8 @@ class OptionInfo:
         kind: How its text is read. `texts`, `names` (comma-separated, too) and `pairs` (KEY=VALUE) may be repeated.
         flag: Its name there, if it is not the field's.
         metavar: What stands for its value in the help.
-        minimum: The least number that it may be; `above_minimum` leaves that number itself out.
+        minimum: The least number that it may be.
+        above_minimum: Whether that number itself is left out.
         bare: Its value where it stands without one; None: it needs one.
     """
 

@@ -43,7 +43,15 @@ __all__ = ["SimulatedCandidate", "SimulatedPool", "SimulatedWorkers"]
 
 @dataclass
 class SimulatedPool:
-    """Workers that take `cost(recipe)` hours of simulated time for an evaluation, by default one."""
+    """Workers that evaluate in simulated time.
+
+    Args:
+        scorer: Gives the scores.
+        size: How many workers there are.
+        cost: The hours that the evaluation of a recipe takes.
+        hours: The time.
+        evaluations: How many were begun.
+    """
 
     scorer: TableScorer
     size: int
@@ -122,8 +130,10 @@ class SimulatedWorkers:
         seconds: What a worker of a number takes for a job.
         dies: Whether a worker dies at a job, after it sent some replies.
         fails: The error that a job ends with, if it does.
-
-    `now` is the time, `jobs` what they do, `spare` what they do next; `given` are all chunks, as they were given.
+        now: The time, in seconds.
+        jobs: What they do.
+        given: All chunks, as they were given.
+        spare: What they do next, by their numbers.
     """
 
     size: int
