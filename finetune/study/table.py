@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
 from soup.evaluation.trial import Trial
+from soup.report.table_texts import as_markdown
 from soup.report.tables import ScoreRow, ScoreTable
-from soup.support.text import markdown_text
 
 __all__ = ["StudyResult", "StudyTable"]
 
@@ -91,11 +91,4 @@ class StudyTable:
 
     def as_markdown(self) -> str:
         """Give the table for a README."""
-        table = self.table()
-        head = f"| | {' | '.join(map(markdown_text, table.columns))} | chosen |"
-        rule = f"| --- | {' | '.join('--:' for _ in table.columns)} | --- |"
-        rows = []
-        for row in table.rows:
-            values = ("" if value is None else f"{value:.2f}" for value in row.values)
-            rows.append(f"| {markdown_text(row.label)} | {' | '.join(values)} | {markdown_text(row.remark)} |")
-        return "\n".join([head, rule, *rows]) + "\n"
+        return as_markdown(self.table(), label="", remark="chosen")

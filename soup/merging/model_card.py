@@ -5,7 +5,7 @@ It may be published as it is: no folder of this machine stands in it, and no key
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import yaml
 
@@ -15,9 +15,9 @@ from soup.checkpoints.hub import HubId
 from soup.merging.card_metadata import Scores, card_metadata, licence_conflict, licences_by_owner, scores_metadata
 from soup.merging.published_recipe import public_name, published
 from soup.merging.recipe import CheckpointSource, Recipe, describe_objective
-from soup.support.text import markdown_code, markdown_text, pluralize
+from soup.support.text import markdown_code, markdown_table, markdown_text, pluralize
 
-__all__ = ["Scores", "model_card", "table"]
+__all__ = ["Scores", "model_card"]
 
 _HUB = "https://huggingface.co"
 
@@ -82,7 +82,7 @@ def _ingredients(recipe: Recipe) -> str:
     if recipe.base:
         digest = markdown_code(recipe.base.digest) if recipe.base.digest else ""
         rows.append(["the base", "", _origin(recipe.base), digest])
-    return table(["ingredient", "weight", "from", "digest"], rows)
+    return markdown_table(["ingredient", "weight", "from", "digest"], rows)
 
 
 def _origin(source: CheckpointSource) -> str:
@@ -132,7 +132,7 @@ def _scores(scores: Scores, recipe: Recipe, honest: str | None, note: str) -> st
     objective = describe_objective(recipe.objective)
     remark = f"{remark} Objective: {markdown_text(objective)}." if objective else remark
     remark = f"{remark} {markdown_text(note)}" if note else remark
-    return f"## Scores\n\n{table(['benchmark', *splits], rows)}\n{remark}\n"
+    return f"## Scores\n\n{markdown_table(['benchmark', *splits], rows)}\n{remark}\n"
 
 
 def _licence(cards: Mapping[str, CardFacts]) -> list[str]:
@@ -164,9 +164,3 @@ def _again(recipe: Recipe) -> str:
         code = f"{markdown_code(recipe.method)}, of digest {markdown_code(str(recipe.code))}"
         text += f" The method is code of its own: {code}."
     return f"## Making it again\n\n{text}\n\nRecipe digest: `{recipe.digest}`.\n"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -6,7 +6,7 @@ import csv
 import io
 
 from soup.report.tables import ScoreTable
-from soup.support.text import markdown_text
+from soup.support.text import markdown_table, markdown_text
 
 __all__ = ["as_csv", "as_markdown"]
 
@@ -27,13 +27,16 @@ def as_csv(table: ScoreTable) -> str:
     return text.getvalue()
 
 
-def as_markdown(table: ScoreTable) -> str:
-    """Return a Markdown table with two digits; an estimate stands after a tilde."""
-    head = ["model", *table.columns, "remark"]
-    rule = ["---", *("--:" for _ in table.columns), "---"]
-    lines = [[markdown_text(cell) for cell in head], rule]
-    lines += [[markdown_text(row.label), *row.texts, markdown_text(row.remark)] for row in table.rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+def as_markdown(table: ScoreTable, label: str = "model", remark: str = "remark") -> str:
+    """Return a Markdown table with two digits; an estimate stands after a tilde.
+
+    Args:
+        table: The table.
+        label: The title of its first column.
+        remark: The title of its last.
+    """
+    rows = [[markdown_text(row.label), *row.texts, markdown_text(row.remark)] for row in table.rows]
+    return markdown_table([label, *table.columns, remark], rows, range(1, 1 + len(table.columns)))
 
 
 def _cell(text: str) -> str:

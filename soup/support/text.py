@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "has_secret",
     "is_possible_path",
     "markdown_code",
+    "markdown_table",
     "markdown_text",
     "mask_secrets",
     "near_names",
@@ -211,6 +212,18 @@ def markdown_code(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     space = " " if shown.strip() and (shown[0] in " `" or shown[-1] in " `") else ""  # which Markdown takes off again
     return f"{fence}{space}{shown}{space}{fence}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> str:
+    """Format a table of a Markdown page.
+
+    Args:
+        head: The columns' titles.
+        rows: The cells of each row, which may be Markdown: see `markdown_text`.
+        numbers: The columns that stand to the right.
+    """
+    rule = ["--:" if column in numbers else "---" for column in range(len(head))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in ([*map(markdown_text, head)], rule, *rows))
 
 
 def _escape(character: str) -> str:

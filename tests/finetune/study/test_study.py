@@ -267,7 +267,7 @@ def test_the_table_is_kept_beside_the_seeds(done):
     home, _, table = done
     assert json.loads((home / "work" / "study.json").read_text()) == table.as_json()
     text = (home / "work" / "study.md").read_text()
-    assert text.splitlines()[0] == "| | seed 0 | seed 1 | mean | sd | chosen |"
+    assert text.splitlines()[0] == "|  | seed 0 | seed 1 | mean | sd | chosen |"
     assert f"| greedy | {table.seeds[0]['greedy'].reported:.2f} |" in text
 
 
