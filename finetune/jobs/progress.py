@@ -49,11 +49,27 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """How far a job is, as `state.json` has it. Times are in seconds since the epoch; `loss` is the last logged one.
+    """How far a job is, as `state.json` has it. Times are in seconds since the epoch.
 
-    `scores` are the last ones of `evaluate_every`, by benchmark, of the model after `scored_step` steps;
-    `validation_loss` is the last one on rows that are held out, after `validated_step` steps, and the lowest so far is
-    that of `best_step`. `shares`: of categories that follow the model, as the losses after `shares_step` made them.
+    Args:
+        phase: Where it stands.
+        step: How many steps are done.
+        steps: How many there are.
+        loss: The last logged one.
+        seconds_per_step: What a step takes by now.
+        started: When this attempt began.
+        updated: When this was written.
+        attempt: Which attempt it is, from 1.
+        pid: The process that trains.
+        host: Its machine.
+        why: Why it failed or was stopped.
+        scores: The last ones of `evaluate_every`, by benchmark, of the model after `scored_step` steps.
+        scored_step: See `scores`.
+        validation_loss: The last one on rows that are held out, after `validated_step` steps.
+        validated_step: See `validation_loss`.
+        best_step: After how many steps it was the lowest so far.
+        shares: Of categories that follow the model, as the losses after `shares_step` made them.
+        shares_step: See `shares`.
     """
 
     phase: JobStatus

@@ -92,9 +92,9 @@ def _settings_faults(start: Path, processor: Any, jobs: Sequence[Job]) -> list[s
     """Return what is wrong with the settings, if the start is here."""
     if not (start / "config.json").is_file():
         return []
-    from finetune.training.trial_run import faults_of_settings
+    from finetune.training.trial_run import faults_on_outline
 
-    return faults_of_settings(start, processor, [job.settings for job in jobs])
+    return faults_on_outline(start, processor, [job.settings for job in jobs])
 
 
 def _processor(start: Path) -> Any:

@@ -18,10 +18,10 @@ from finetune.training.input_pipeline import check_family
 from finetune.training.start_model import misfits
 from soup.errors import FinetuneError
 
-__all__ = ["faults_of_settings"]
+__all__ = ["faults_on_outline"]
 
 
-def faults_of_settings(start: Path, processor: Any, all_settings: Iterable[TrainSettings]) -> list[str]:
+def faults_on_outline(start: Path, processor: Any, all_settings: Iterable[TrainSettings]) -> list[str]:
     """Give why jobs can't train a start by their settings, each fault once; what its weights alone tell is left out.
 
     Args:

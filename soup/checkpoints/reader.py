@@ -14,7 +14,7 @@ from typing import Any
 from soup.checkpoints.carried_files import SideFiles, find_side_files
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.shard import FilePlace, Shard
-from soup.checkpoints.weight_files import INDEX, choose_weights, no_directory, read_index, refuse_irregular
+from soup.checkpoints.weight_files import INDEX, choose_weights, no_directory, read_index, refuse_irregular_files
 from soup.errors import CheckpointError
 from soup.support.json_text import read_json
 from soup.support.open_files import read_errors
@@ -48,10 +48,10 @@ class Checkpoint:
             )
         self.warnings: list[str] = []
         shards = sorted(path.name for path in self.path.glob("*.safetensors"))
-        refuse_irregular(self.path, ["config.json", "adapter_config.json", INDEX, *shards])
+        refuse_irregular_files(self.path, ["config.json", "adapter_config.json", INDEX, *shards])
         with read_errors(self.path, CheckpointError):
             index, names = self._find_weights()
-        refuse_irregular(self.path, names)  # which may lie in folders
+        refuse_irregular_files(self.path, names)  # which may lie in folders
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)
         _check_index(self.path, self.shards, names, index, self.warnings)

@@ -21,7 +21,7 @@ __all__ = [
     "no_directory",
     "pickles_in",
     "read_index",
-    "refuse_irregular",
+    "refuse_irregular_files",
 ]
 
 WEIGHTS = "model.safetensors"
@@ -57,7 +57,7 @@ def no_directory(path: Path) -> str:
     return "a file, and no directory" if path.exists() else "no such directory"
 
 
-def refuse_irregular(path: Path, names: Iterable[str]) -> None:
+def refuse_irregular_files(path: Path, names: Iterable[str]) -> None:
     """Refuse to open pipes (which would wait for ever), devices (which never end) and folders; all are listed."""
     irregular = [name for name in names if os.path.lexists(path / name) and not (path / name).is_file()]
     if irregular:

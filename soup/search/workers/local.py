@@ -124,8 +124,8 @@ class LocalPool(Generic[EventT]):
         successor = self._spawn(worker.number)
         self._workers[worker.number] = successor
         has_failed = self._deaths.count(job)
-        for again in later if has_failed else worker.jobs:
-            self._give(successor, again)
+        for waiting_job in later if has_failed else worker.jobs:
+            self._give(successor, waiting_job)
         if not has_failed:
             return []
         how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
