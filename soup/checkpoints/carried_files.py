@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from soup.errors import CheckpointError
+from soup.support.json_text import read_text
 from soup.support.open_files import real_path
 from soup.support.text import format_bytes
 
@@ -19,14 +21,19 @@ __all__ = [
     "CODE",
     "MAX_SIDE_FILE_BYTES",
     "PROCESSOR",
+    "PROCESSOR_CONFIG",
     "TEMPLATE",
     "TOKENIZER",
+    "TOKENIZER_CONFIG",
     "VOCABULARY",
     "SideFiles",
     "find_side_files",
     "is_side_file",
     "matches",
+    "read_side_file",
 ]
+
+TOKENIZER_CONFIG, PROCESSOR_CONFIG = "tokenizer_config.json", "processor_config.json"
 
 MAX_SIDE_FILE_BYTES = 100_000_000
 """The largest tokenizers have some 35 MB."""
@@ -37,7 +44,7 @@ VOCABULARY = (
 )
 TOKENIZER = ("tokenizer*.json", "tokenization*.json", "special_tokens_map.json", "normalizer.json", *VOCABULARY)
 PROCESSOR = (
-    "processor_config.json",
+    PROCESSOR_CONFIG,
     "preprocessor_config.json",
     "*_preprocessor_config.json",
     "*_processor_config.json",
@@ -105,6 +112,15 @@ def is_side_file(name: str) -> bool:
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether a file's path in the checkpoint matches one of the patterns, in which `*` matches no slash."""
     return any(fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
+
+
+def read_side_file(path: Path) -> bytes:
+    """Return the content of a carried file.
+
+    Raises:
+        CheckpointError: It can't be read, or is larger than any such file.
+    """
+    return read_text(path, CheckpointError, MAX_SIDE_FILE_BYTES)
 
 
 def _reason_to_leave(path: Path, name: str, folder: Path) -> str | None:

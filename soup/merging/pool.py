@@ -10,15 +10,9 @@ from typing import overload
 from soup.checkpoints.adapted import is_adapted, output_layer
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
-from soup.checkpoints.side_files import (
-    absent_code,
-    has_tokenizer,
-    keeps_own_template,
-    lent_kinds,
-    side_differences,
-    tokenizer_differences,
-)
+from soup.checkpoints.side_files import absent_code, keeps_own_template, lent_kinds, side_differences
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
+from soup.checkpoints.tokenizer_differences import has_tokenizer, tokenizer_differences
 from soup.checkpoints.weight_files import is_adapter
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.adapter_bases import base_of_adapters

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from soup.checkpoints.card import CARD, read_card
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
-from soup.checkpoints.side_files import config_for
 from soup.checkpoints.writer import CheckpointWriter
+from soup.checkpoints.written_config import config_for
 from soup.errors import CheckpointError, RecipeError
 from soup.merging.model_card import model_card
 from soup.merging.plan import MergePlan

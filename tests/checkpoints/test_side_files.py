@@ -12,8 +12,10 @@ import soup
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.side_files import config_for, side_differences, tokenizer_differences
+from soup.checkpoints.side_files import side_differences
+from soup.checkpoints.tokenizer_differences import tokenizer_differences
 from soup.checkpoints.weight_files import INDEX
+from soup.checkpoints.written_config import config_for
 from soup.errors import CheckpointError, PoolError
 from soup.evaluation.candidate import SoupCandidate
 from soup.merging.options import MergeOptions

@@ -39,8 +39,10 @@ from soup.checkpoints.digest import DigestCache, _key, _stamps
 from soup.checkpoints.header import read_header
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.side_files import config_for, lent_kinds, side_differences, tokenizer_differences
+from soup.checkpoints.side_files import lent_kinds, side_differences
+from soup.checkpoints.tokenizer_differences import tokenizer_differences
 from soup.checkpoints.weight_files import INDEX, WEIGHTS
+from soup.checkpoints.written_config import config_for
 from soup.errors import SoupError
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.journal import Journal
