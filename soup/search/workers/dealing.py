@@ -7,7 +7,6 @@ them. What can't be dealt out goes to one worker, whole.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from soup.merging.recipe import Recipe
 from soup.search.workers.chunks import ChunkQueue
 from soup.search.workers.coroutine import Coroutine
 from soup.search.workers.dealt_evaluation import DealtEvaluation
+from soup.search.workers.expected_ends import ExpectedEnds
 from soup.search.workers.protocol import (
     Chunk,
     ChunkDone,
@@ -78,20 +78,16 @@ class DealingPool:
     make_candidate: MakeCandidate
     clock: Callable[[], float] = time.monotonic
     returned: SimpleQueue[Coroutine] = field(default_factory=SimpleQueue)
-    swap_seconds: float = 0.0  # what the last swap took
     _running: dict[object, _Running] = field(default_factory=dict)
     _whole: list[EvalTask] = field(default_factory=list)  # that no worker has got yet
     _events: list[Event] = field(default_factory=list)
     _again: list[Chunk] = field(default_factory=list)  # with the files that a worker did not see
     _wanted: list[TaskKey] | None = None
     _sure: int = 1  # so many of these are wanted whatever comes out
-    _ends: dict[int, float] = field(default_factory=dict)  # when workers are expected to be done, by chunk
-    _due: dict[int, float] = field(default_factory=dict)  # when a worker is expected to be done with all that it has
-    _held: dict[int, str] = field(default_factory=dict)  # the candidate whose weights a worker has, by its digest
-    _swapping: dict[int, float] = field(default_factory=dict)  # what a chunk is to take but for the swap before it
 
     def __post_init__(self) -> None:
         self.queue = ChunkQueue(self.workers.size)
+        self.ends = ExpectedEnds(self.clock)
 
     @property
     def size(self) -> int:
@@ -116,8 +112,8 @@ class DealingPool:
     @property
     def _open(self) -> list[int]:
         """The workers that may be given something: those that wait, and those that will soon be done."""
-        soon = self.clock() + SPARE_SECONDS
-        return [*self.workers.free, *(number for number in self.workers.with_one_job if self._due[number] < soon)]
+        busy = self.workers.with_one_job
+        return [*self.workers.free, *(number for number in busy if self.ends.seconds_of_worker(number) < SPARE_SECONDS)]
 
     def want(self, keys: Sequence[TaskKey], sure: int = 1) -> None:
         """Take note of the tasks that a search wants now, the first first; what it wants no more has to wait."""
@@ -194,14 +190,13 @@ class DealingPool:
         for number in self.workers.free:
             if whole := self._ranked(self._whole):
                 self._whole.remove(whole[0])
-                self._held.pop(number, None)
-                self._due[number] = math.inf
+                self.ends.add_evaluation(number)
                 self.workers.give(number, whole[0])
             elif self._again:
                 self.workers.give(number, self._again.pop(0))
             elif tasks := self._ranked(self.queue.tasks()):
                 is_bet = self._is_bet(tasks[0])
-                if not is_bet or self._may_bet() or self._held.get(number) == tasks[0].recipe.digest:
+                if not is_bet or self._may_bet() or self.ends.candidate_of(number) == tasks[0].recipe.digest:
                     self._give_chunk(number, self.queue.next(tasks[0], is_bet=is_bet))
         if not self.workers.free:
             self._give_spares()
@@ -216,8 +211,8 @@ class DealingPool:
     def _next_for(self, task: EvalTask) -> int | None:
         """Return the worker that will be done first, if it may be given something of a task already."""
         is_open = set(self._open)
-        for number in sorted(self._due, key=self._due.__getitem__):
-            if number not in is_open and self._due[number] > self.clock():
+        for number in self.ends.workers:
+            if number not in is_open and self.ends.seconds_of_worker(number) > 0:
                 return None  # it has two chunks, and will be done with both before all others that follow
             if number in is_open and self._needs_no_swap_back(number, task):
                 return number
@@ -225,23 +220,16 @@ class DealingPool:
 
     def _needs_no_swap_back(self, number: int, task: EvalTask) -> bool:
         """Whether a worker has the task's candidate already, or nothing more will come of the one that it has."""
-        held = self._held.get(number)
-        evaluations = [each for each in self._evaluations() if each.task.recipe.digest == held]
-        return held == task.recipe.digest or not any(each.has_more_rounds for each in evaluations)
+        digest = self.ends.candidate_of(number)
+        evaluations = [each for each in self._evaluations() if each.task.recipe.digest == digest]
+        return digest == task.recipe.digest or not any(each.has_more_rounds for each in evaluations)
 
     def _give_chunk(self, number: int, chunk: Chunk) -> None:
         evaluations = self._running[chunk.task.key].evaluations
         evaluation = next(each for each in evaluations if each.index == chunk.index)
         chunk = replace(chunk, seconds=evaluation.seconds_left)
         evaluation.chunks[chunk.number] = chunk
-        seconds = self.queue.expect(chunk)
-        begins = self.clock() if number in self.workers.free else max(self.clock(), self._due[number])
-        self._due[number] = begins + seconds
-        if self._held.get(number) != chunk.recipe.digest:
-            self._held[number] = chunk.recipe.digest
-            self._swapping[chunk.number] = seconds
-            self._due[number] += self.swap_seconds
-        self._ends[chunk.number] = self._due[number]
+        self.ends.add_chunk(number, chunk, self.queue.expect(chunk), is_free=number in self.workers.free)
         self.workers.give(number, chunk)
 
     def _ranked(self, tasks: Sequence[EvalTask]) -> list[EvalTask]:
@@ -261,7 +249,7 @@ class DealingPool:
         if first is None or first.whole:
             return not self._wanted or first is not None
         numbers = [number for evaluation in first.evaluations for number in evaluation.chunks]
-        return not numbers or max(self._ends[number] for number in numbers) - self.clock() > self.swap_seconds
+        return not numbers or max(map(self.ends.seconds_of_chunk, numbers)) > self.ends.swap_seconds
 
     def _take_in(self, event: Event) -> None:
         running = self._running.get(event.task.key)
@@ -288,12 +276,8 @@ class DealingPool:
             evaluation.chunks[event.number] = replace(chunk, files=files)
             self._again.append(evaluation.chunks[event.number])
             return
-        seconds = self._swapping.pop(event.number, None)
-        self._ends.pop(event.number, None)
-        if seconds is None and event.error is None:
+        if self.ends.end_chunk(event) and event.error is None:
             self.queue.learn(evaluation.index, len(chunk.positions), event.seconds)
-        elif seconds is not None and seconds < math.inf:
-            self.swap_seconds = max(0.0, event.seconds - seconds)
         evaluation.take_end(event)
 
     def _finish(self, running: _Running) -> None:
