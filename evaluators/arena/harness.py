@@ -204,10 +204,12 @@ def _with(arena: Arena, member: Member) -> Arena:
 def _no_votes(candidate: Candidate, benchmark: Benchmark, arena: Arena, baseline: Member, this: Member) -> str:
     differ = sum(this.keys[index] != baseline.keys[index] for index in this.answers)
     shown = "+".join(candidate.names)
-    made = shown if len(candidate.names) == 1 else f"{shown} (as a checkpoint: soup average or soup merge writes it)"
+    checkpoint = (
+        shown if len(candidate.names) == 1 else f"{shown} (as a checkpoint: soup average or soup merge writes it)"
+    )
     return (
         f"{benchmark.name}: nobody has voted on the answers of {shown}, which differ from those of {baseline.name} on "
         f"{differ} of {pluralize(len(this.answers), 'question')}. Have people vote: soup arena CHECKPOINT "
-        f"{option_name('run_dir')} {arena.path}, for {made}; then type the same command. Or name a judge "
+        f"{option_name('run_dir')} {arena.path}, for {checkpoint}; then type the same command. Or name a judge "
         f"({option_name('judge_model')}, {option_name('judge_url')}), who votes on any candidate."
     )

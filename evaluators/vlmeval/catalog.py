@@ -103,7 +103,7 @@ def _names_if_any(owner: DataSetClass) -> frozenset[str] | None:
 def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
     """Yield every data set of VLMEvalKit's with what is known of it, and why it can't be scored here, if so."""
     yield from ((name, entry.info, "") for name, entry in videos().items())
-    seen = {entry.data_set for entry in BENCHMARKS.values()}
+    known_names = {entry.data_set for entry in BENCHMARKS.values()}
     for owner in _classes():
         try:
             names = owner.data_sets()
@@ -111,15 +111,15 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
             yield owner.name, BenchmarkInfo("", owner.name, None, ""), REFUSED.get(owner.name, str(reason))
             continue
         for name in dict.fromkeys(names):
-            if name not in seen:
-                seen.add(name)
+            if name not in known_names:
+                known_names.add(name)
                 why = _why_not(name, owner)
                 if not why and (missing := missing_packages(owner.module)):
                     why = f"its class needs packages that are not here: pip install {' '.join(missing)}"
                 yield name, BenchmarkInfo("", name, None, "") if why else _entry(name, owner).info, why
     settings = {setting.name for setting in video_settings() if setting.name != setting.data_set}
     for name, why in _refused_names().items():  # of videos not each way to show them
-        if name not in seen and name not in settings:
+        if name not in known_names and name not in settings:
             yield name, BenchmarkInfo("", name, None, ""), why
 
 

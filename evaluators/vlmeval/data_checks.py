@@ -175,9 +175,9 @@ def _letter_faults(frame: Frame) -> Iterator[str]:
     """Yield the letters that right answers have and options have not: no model could be right."""
     if "answer" in frame and any(letter in frame for letter in "ABCD"):
         letters = {str(answer) for answer in frame["answer"]}
-        lost = sorted(letter for letter in letters & {*string.ascii_uppercase} if letter not in frame)
-        if lost:
-            yield f"columns expected: the options of all right answers; missing: {', '.join(lost)}"
+        absent = sorted(letter for letter in letters & {*string.ascii_uppercase} if letter not in frame)
+        if absent:
+            yield f"columns expected: the options of all right answers; missing: {', '.join(absent)}"
 
 
 def _literal_faults(rows: list[str], name: str, frame: Frame) -> Iterator[str]:

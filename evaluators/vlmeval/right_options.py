@@ -81,15 +81,15 @@ def rows_without_a_right_answer(benchmark: VLMEvalBenchmark, frame: Frame) -> tu
     """
     if benchmark.metric in METRICS_BY_WORD:
         words = [str(answer) for answer in frame["answer"]]
-        given = [(word.title() if benchmark.data_set == "AMBER" else word) in ("Yes", "No") for word in words]
+        has_answer = [(word.title() if benchmark.data_set == "AMBER" else word) in ("Yes", "No") for word in words]
     elif benchmark.metric in METRICS_BY_LETTER:
         letters = [letter for letter in LETTERS if letter in frame]
         shown = frame[letters].notna().to_dict("records")
         pairs = zip(frame["answer"], shown, strict=True)
-        given = [not any(options.values()) or options.get(str(answer), False) for answer, options in pairs]
+        has_answer = [not any(options.values()) or options.get(str(answer), False) for answer, options in pairs]
     else:
         return ()
-    return tuple(str(row) for row, is_given in zip(frame["index"], given, strict=True) if not is_given)
+    return tuple(str(row) for row, is_given in zip(frame["index"], has_answer, strict=True) if not is_given)
 
 
 def lost_rows_fault(benchmark: VLMEvalBenchmark, frame: Frame) -> str:

@@ -48,13 +48,13 @@ class FeatureCache:
     def get(self, keys: Sequence[str], make: Callable[[list[str]], list[Encoded]]) -> list[Encoded]:
         """Give what was made per key; what is not kept is made in one call."""
         missing = [key for key in dict.fromkeys(keys) if key not in self.features]
-        made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        for key, (values, tiles) in made.items():
+        added = dict(zip(missing, make(missing), strict=True)) if missing else {}
+        for key, (values, tiles) in added.items():
             if values.nbytes <= self.free_bytes:
                 self.free_bytes -= values.nbytes
                 # A copy: a part of a larger tensor would keep the whole of it in memory.
                 self.features[key] = Encoded(values.clone(), tiles)
-        return [made[key] if key in made else self.features[key] for key in keys]
+        return [added[key] if key in added else self.features[key] for key in keys]
 
 
 class Collator:

@@ -67,9 +67,9 @@ def _marks_of_fused(raw: str, synthetic: str, fused: str) -> set[str]:
     marks = {f"copied_{name}" for name, text in (("raw", raw), ("synthetic", synthetic)) if _bare(text) == _bare(fused)}
     if NOISE.search(fused):
         marks.add("noise")
-    both = f"{raw} {synthetic}"
-    words = {word.lower() for word in WORD.findall(both)}
-    if _numbers(fused) - _numbers(both) or any(name.lower() not in words for name in _names(fused)):
+    captions = f"{raw} {synthetic}"
+    words = {word.lower() for word in WORD.findall(captions)}
+    if _numbers(fused) - _numbers(captions) or any(name.lower() not in words for name in _names(fused)):
         marks.add("invented")
     return marks
 

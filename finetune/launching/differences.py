@@ -61,21 +61,21 @@ def differences(before: JobDocument, job: Job, digest: str) -> Iterator[str]:
     yield from _option_differences(before.get("data"), job)
 
 
-def _data_differences(there: Mapping[str, str] | None, now: Mapping[str, str]) -> Iterator[str]:
-    if not isinstance(there, dict) or sorted(there.values()) == sorted(now.values()):
+def _data_differences(stored: Mapping[str, str] | None, now: Mapping[str, str]) -> Iterator[str]:
+    if not isinstance(stored, dict) or sorted(stored.values()) == sorted(now.values()):
         return
     for path, digest in now.items():
-        if there.get(path) not in (None, digest):
+        if stored.get(path) not in (None, digest):
             yield f"data {path}: its content changed"
-        elif path not in there and digest not in there.values():
+        elif path not in stored and digest not in stored.values():
             yield f"data {path}: not there, but now"
-    gone = [path for path, digest in there.items() if path not in now and digest not in now.values()]
-    yield from (f"data {path}: there, but not now" for path in gone)
+    removed = [path for path, digest in stored.items() if path not in now and digest not in now.values()]
+    yield from (f"data {path}: there, but not now" for path in removed)
 
 
-def _option_differences(there: Sequence[Json] | None, job: Job) -> Iterator[str]:
+def _option_differences(stored: Sequence[Json] | None, job: Job) -> Iterator[str]:
     """Options of the same data set that were others: its weight, its category, ..."""
-    options = {data_set.get("path"): data_set for data_set in there or () if isinstance(data_set, dict)}
+    options = {data_set.get("path"): data_set for data_set in stored or () if isinstance(data_set, dict)}
     for data_set in job.data:
         before = options.get(data_set.path, {})
         for name, value in data_set.model_dump(exclude={"path", "images"}).items():

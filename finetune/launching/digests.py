@@ -75,8 +75,10 @@ class Digests:
             FinetuneError: it is neither here nor on the Hub.
         """
         if data_set not in self._contents:
-            here = Path(data_set.path).exists()
-            self._contents[data_set] = self._local(data_set) if here else Content(_on_hub("datasets", data_set.path))
+            is_local = Path(data_set.path).exists()
+            self._contents[data_set] = (
+                self._local(data_set) if is_local else Content(_on_hub("datasets", data_set.path))
+            )
         return self._contents[data_set]
 
     def _local(self, data_set: DataSet) -> Content:

@@ -102,11 +102,11 @@ def _names(items: Iterable[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for item in items:
         name = re.sub(r"[^\w.-]+", "_", item.stem).lstrip(".-")[:LONGEST_NAME] or "set"
-        taken = {START, BASE, *names.values()}
+        used_names = {START, BASE, *names.values()}
         names[item] = (
             name
-            if name not in taken
-            else next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+            if name not in used_names
+            else next(other for number in count(2) if (other := f"{name}-{number}") not in used_names)
         )
     return names
 

@@ -94,8 +94,8 @@ def finetune(
     opened = open_executor(executor or plan.config.executor, plan.config)
     with _only_launcher(plan):
         _Launch(plan, opened, listener, progress or _ignore, command).run()
-    made = [path for each in plan.jobs if each.job.name != START for path in [*snapshots(each.job), each.job.out]]
-    return [root / plan.config.root / path.relative_to(plan.root) for path in made]
+    outputs = [path for each in plan.jobs if each.job.name != START for path in [*snapshots(each.job), each.job.out]]
+    return [root / plan.config.root / path.relative_to(plan.root) for path in outputs]
 
 
 @contextmanager

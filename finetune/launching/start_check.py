@@ -111,12 +111,12 @@ def _unmatched_target(shapes: Mapping[str, Sequence[int]], settings: TrainSettin
 
 def _nothing_trained(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
     saved = settings.lora.save if settings.lora else []
-    both = [name for name in settings.freeze if name in (*settings.train, *saved)]
+    contradictory = [name for name in settings.freeze if name in (*settings.train, *saved)]
     for part, much in settings.train.items():
         layers = max(map(len, _rows_of_layers([name for name in shapes if _in_any(name, [part])]).values()), default=0)
         if (count := _count(much)) and count > layers:
             yield f"train.{part}: has {pluralize(layers, 'layer')}, fewer than {count}"
-    yield from (f"{name}: both in freeze and in train or lora.save" for name in both)
+    yield from (f"{name}: both in freeze and in train or lora.save" for name in contradictory)
     trained = [*trained_in_full(shapes, settings), *adapted_layers(shapes, settings)]
     for name in settings.lr_overrides:
         if not any(_in_any(tensor, [name]) for tensor in trained):

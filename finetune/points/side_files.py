@@ -67,11 +67,11 @@ def wrap_config_errors(location: Path | str) -> Iterator[None]:
         raise FinetuneError(f"{location}: its config.json can't be read by transformers.\n{error}") from error
 
 
-def saved_files(*things: Any) -> dict[str, bytes]:
+def saved_files(*parts: Any) -> dict[str, bytes]:
     """Give what `save_pretrained` of configurations, tokenizers and processors writes, by file name."""
     with TemporaryDirectory() as folder:
-        for thing in things:
-            thing.save_pretrained(folder)
+        for part in parts:
+            part.save_pretrained(folder)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 

@@ -273,8 +273,8 @@ def _check_snapshots(job: Job, digest: str, steps: int) -> None:
     """
     every = job.settings.keep_every or steps
     paths = [_snapshot(job, step) for step in range(every, steps, every)]
-    taken = [str(path) for path in paths if path.exists() and not has_digest(path, digest)]
-    if taken:
+    existing = [str(path) for path in paths if path.exists() and not has_digest(path, digest)]
+    if existing:
         raise FinetuneError(
-            f"{len(taken)} models stand there already, of another job; remove them:\n{bullet_list(taken)}"
+            f"{len(existing)} models stand there already, of another job; remove them:\n{bullet_list(existing)}"
         )

@@ -85,9 +85,11 @@ def upload(
         sent = next(attempts, None) or [CommitOperationAdd(file.path_in_repo, file.path_or_fileobj) for file in large]
         small = [CommitOperationAdd(name, data) for name, data in files.items() if isinstance(data, bytes)]
         stale = _stale(api, target.repository, branch, files)
-        made = api.create_commit(target.repository, [*sent, *small, *stale], commit_message=message, revision=branch)
+        created = api.create_commit(target.repository, [*sent, *small, *stale], commit_message=message, revision=branch)
         return Upload(
-            made.oid, request.url if request else made.commit_url, tuple(operation.path_in_repo for operation in stale)
+            created.oid,
+            request.url if request else created.commit_url,
+            tuple(operation.path_in_repo for operation in stale),
         )
 
     try:

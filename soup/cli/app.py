@@ -151,9 +151,9 @@ class _Stop:
         if now < self._deaf_until:
             return
         if self._is_importing(frame):
-            again = threading.Timer(self.RETRY_SECONDS, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+            timer = threading.Timer(self.RETRY_SECONDS, os.kill, (os.getpid(), number))
+            timer.daemon = True
+            timer.start()
             return
         self._deaf_until = now + self.CLEAN_UP_SECONDS
         _leave_lost_terminal()

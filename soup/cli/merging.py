@@ -56,11 +56,11 @@ def merge(values: Values) -> None:
         show_plan(values, lambda: plan_recipe(recipe, out, options, write))
         return
     with open_board(values) as board:
-        made = merge(recipe, out, merge=options, write=write, progress=board.progress)
+        sealed = merge(recipe, out, merge=options, write=write, progress=board.progress)
     if values["as_json"]:
-        print_json({"schema": 1, "out": values["out"], "recipe": made.as_json()})
+        print_json({"schema": 1, "out": values["out"], "recipe": sealed.as_json()})
     else:
-        print_line(f"{values['out']}: {' + '.join(made.names)} ({made.digest})")
+        print_line(f"{values['out']}: {' + '.join(sealed.names)} ({sealed.digest})")
 
 
 @click.command("check", cls=Command, example="soup check --pool ckpts/ --base base/")

@@ -139,16 +139,16 @@ def _launch(values: Values) -> None:
     with needs_extra():
         from finetune.launching.launch import finetune
     with open_board(values) as board:
-        made = finetune(
+        checkpoints = finetune(
             values["config"],
             executor=values["executor"],
             progress=board.show_step,
             listener=launch_progress(board),
         )
     if values["as_json"]:
-        print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
+        print_json({"schema": 1, "checkpoints": [str(path) for path in checkpoints]})
     else:
-        print_line("\n".join(map(str, made)), keep="\n")
+        print_line("\n".join(map(str, checkpoints)), keep="\n")
 
 
 def launch_progress(board: Board) -> LaunchProgress:

@@ -70,8 +70,8 @@ def write_family(base: Path, pool: Path) -> None:
     for number, job in enumerate(FINE_TUNES):
         if not (pool / job.name).exists():
             more_features, more_targets = _data_set(job, frozen, ADDED_PICTURES, seed=100 * (number + 1))
-            both = torch.cat([features, more_features]), torch.cat([targets, more_targets])
-            save_model(pool / job.name, {**frozen, LEARNT: _solve(start, *both, STIFFNESS).bfloat16()})
+            examples = torch.cat([features, more_features]), torch.cat([targets, more_targets])
+            save_model(pool / job.name, {**frozen, LEARNT: _solve(start, *examples, STIFFNESS).bfloat16()})
 
 
 def _base(frozen: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,6 +119,6 @@ def _wanted(subject: str, labels: torch.Tensor) -> torch.Tensor:
     import torch
 
     first = 4 * [*ANSWERS].index(subject)
-    wanted = torch.zeros(len(labels), HIDDEN, dtype=torch.float64)
-    wanted[:, first : first + 4] = torch.nn.functional.one_hot(labels, 4) - 1 / 4
-    return wanted
+    states = torch.zeros(len(labels), HIDDEN, dtype=torch.float64)
+    states[:, first : first + 4] = torch.nn.functional.one_hot(labels, 4) - 1 / 4
+    return states

@@ -76,9 +76,9 @@ def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> 
     flag = argument_flag(arguments)
     for name in settings.engine_args:
         if name not in known:
-            taken = f"it takes {', '.join(known)}" if known else "it takes none"
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise EvaluatorError(
-                f"{flag} {name}: the engine {settings.engine} has no such argument; {taken}.{did_you_mean(name, known)}"
+                f"{flag} {name}: the engine {settings.engine} has no such argument; {takes}.{did_you_mean(name, known)}"
             )
     return {name: _typed(f"{flag} {name}", known[name], value) for name, value in settings.engine_args.items()}
 

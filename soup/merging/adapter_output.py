@@ -66,10 +66,10 @@ def _make_adapter(plan: MergePlan, adapter: AdapterPlan, write: Callable[[str, i
 
 def _holds_adapter(plan: MergePlan, adapter: AdapterPlan, sealed: Recipe, config: bytes, out: Path) -> bool:
     """Whether this very adapter stands at `out`, so that nothing is left to do."""
-    earlier, made = earlier_soup(out), out / ADAPTER_CONFIG
-    held = HeldFiles(out, plan.files, header_metadata(sealed.digest))
-    if earlier is None or earlier.digest != sealed.digest or not made.is_file() or not held.are_complete():
+    earlier, config_file = earlier_soup(out), out / ADAPTER_CONFIG
+    weights = HeldFiles(out, plan.files, header_metadata(sealed.digest))
+    if earlier is None or earlier.digest != sealed.digest or not config_file.is_file() or not weights.are_complete():
         return False
-    with held:
-        _make_adapter(plan, adapter, held.compare)
-    return not held.different and made.read_bytes() == config
+    with weights:
+        _make_adapter(plan, adapter, weights.compare)
+    return not weights.different and config_file.read_bytes() == config

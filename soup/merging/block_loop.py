@@ -199,7 +199,7 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
         for number, source in enumerate(inputs.sources)
         if source.checkpoint in loop.digests
     }
-    made = _LeafHasher(loop.result, spec.name, start) if loop.result else None
+    output_hasher = _LeafHasher(loop.result, spec.name, start) if loop.result else None
     for first, elements in _blocks(loop, inputs, start, count):
         widths = [spec.dtype.bits // 8 for spec in (*(source.spec for source in inputs.sources), inputs.specs[0])]
         *views, out = loop.scratch.buffers([elements * width for width in widths])
@@ -212,12 +212,12 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
             merged = out
         else:
             merged = inputs.merge_bytes(views, first, out) or _merge_in_torch(loop, inputs, views, first)
-        if made:
-            made.update(merged, len(merged) // max(elements, 1))
+        if output_hasher:
+            output_hasher.update(merged, len(merged) // max(elements, 1))
         loop.sink(spec.name, first, merged)
         if loop.options.progress:
             loop.options.progress(sum(map(len, views)))
-    for hasher in (*hashers.values(), *([made] if made else [])):
+    for hasher in (*hashers.values(), *([output_hasher] if output_hasher else [])):
         hasher.close()
 
 

@@ -27,15 +27,15 @@ def name_locations(listing: PoolListing, exclude: Sequence[str]) -> dict[str, st
     """
     folder = listing.folder
     locations = dict(zip(_short_names(listing.locations), listing.locations, strict=True))
-    here = ", ".join(locations)
+    all_names = ", ".join(locations)
     unknown = [name for name in exclude if name not in locations]
     if unknown:
         raise PoolError(
-            f"{folder or 'pool'}: {option_name('exclude')} {', '.join(unknown)}: no such ingredient. Here: {here}"
+            f"{folder or 'pool'}: {option_name('exclude')} {', '.join(unknown)}: no such ingredient. Here: {all_names}"
         )
     kept = {name: location for name, location in locations.items() if name not in exclude}
     if locations and not kept:
-        raise PoolError(f"{folder or 'pool'}: {option_name('exclude')} leaves no ingredient. Here: {here}")
+        raise PoolError(f"{folder or 'pool'}: {option_name('exclude')} leaves no ingredient. Here: {all_names}")
     if not kept:
         raise PoolError(
             f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "

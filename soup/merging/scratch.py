@@ -36,7 +36,7 @@ class Scratch(threading.local):
         import torch
 
         elements = math.prod(shape)
-        held = self._held.get((dtype, slot))
-        if held is None or held.numel() < elements:
-            held = self._held[dtype, slot] = torch.empty(elements, dtype=dtype)
-        return held[:elements].view(shape)
+        memory = self._held.get((dtype, slot))
+        if memory is None or memory.numel() < elements:
+            memory = self._held[dtype, slot] = torch.empty(elements, dtype=dtype)
+        return memory[:elements].view(shape)

@@ -96,11 +96,11 @@ def earlier_soup(out: Path) -> Recipe | None:
 
 def is_kept(plan: MergePlan, out: Path, name: str, source: Path) -> bool:
     """Whether a side file of the soup at `out` is what this merge would write from `source`."""
-    made = out / name
-    if not made.is_file():
+    file = out / name
+    if not file.is_file():
         return False
     data = _side_file(source)
-    return _side_file(made) == (_config_of(plan, data) if name == "config.json" else data)
+    return _side_file(file) == (_config_of(plan, data) if name == "config.json" else data)
 
 
 def _config_of(plan: MergePlan, data: bytes) -> bytes:

@@ -155,11 +155,16 @@ def _benchmarks() -> Iterator[Finding]:
             return
         if location:
             folders.setdefault(str(location.path.parent), {})[name] = location.path.exists()
-    for folder, here in folders.items():
-        absent = [name for name, is_here in here.items() if not is_here]
+    for folder, is_here_by_name in folders.items():
+        absent = [name for name, is_here in is_here_by_name.items() if not is_here]
         state: State = "absent" if absent else "here"
         line = f"soup list benchmarks --fetch {','.join(absent)}" if absent else ""
-        yield Finding("benchmarks", state, f"{len(here) - len(absent)} of {len(here)} have data in {folder}", line)
+        yield Finding(
+            "benchmarks",
+            state,
+            f"{len(is_here_by_name) - len(absent)} of {len(is_here_by_name)} have data in {folder}",
+            line,
+        )
 
 
 def _disks(run_dir: Path) -> Iterator[Finding]:

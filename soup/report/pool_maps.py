@@ -49,10 +49,10 @@ def map_to_plane(distances: Matrix) -> PlaneMap:
     squares = np.asarray(distances, dtype=np.float64) ** 2
     centered = squares - squares.mean(axis=0) - squares.mean(axis=1, keepdims=True) + squares.mean()
     values, vectors = np.linalg.eigh(-centered / 2)  # in ascending order
-    held = np.clip(values[::-1], 0, None)
+    spreads = np.clip(values[::-1], 0, None)
     points = np.zeros((len(squares), 2))
-    axes = (vectors[:, ::-1] * np.sqrt(held))[:, :2]
+    axes = (vectors[:, ::-1] * np.sqrt(spreads))[:, :2]
     points[:, : axes.shape[1]] = axes - axes[0]
-    total = float(held.sum())
+    total = float(spreads.sum())
     points *= np.where(points.sum(axis=0) < 0, -1, 1)  # an eigenvector's sign is chance
-    return PlaneMap([(float(x), float(y)) for x, y in points], float(held[:2].sum()) / total if total > 0 else 1.0)
+    return PlaneMap([(float(x), float(y)) for x, y in points], float(spreads[:2].sum()) / total if total > 0 else 1.0)

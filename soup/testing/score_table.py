@@ -56,10 +56,10 @@ class ScoreTable(TableScorer):
         names = [name for name in singles if name not in exclude]
 
         def look_up(recipe: TableRecipe) -> Mapping[str, Score]:
-            known = scores.get(_shares(recipe.names, recipe.weights))
-            if known is None or recipe.method or recipe.params:
+            row = scores.get(_shares(recipe.names, recipe.weights))
+            if row is None or recipe.method or recipe.params:
                 raise EvaluatorError(f"{recipe.digest}: the run in {run} did not score it on {wanted} questions.")
-            return known
+            return row
 
         return cls(names, look_up, objective=objective)
 
@@ -74,10 +74,10 @@ def _by_shares(entries: list[Entry], estimates: Mapping[tuple[str, str, str], fl
     for entry in entries:
         shares = _shares(entry.names, entry.weights)
         if recipes.setdefault(shares, entry.recipe) == entry.recipe:
-            held = scores.setdefault(shares, {})
-            if entry.benchmark not in held or entry.score.estimate is None:
+            by_benchmark = scores.setdefault(shares, {})
+            if entry.benchmark not in by_benchmark or entry.score.estimate is None:
                 value = estimates.get((entry.recipe, entry.split.part, entry.benchmark), entry.score.value)
-                held[entry.benchmark] = entry.score.corrected(value - entry.score.value)
+                by_benchmark[entry.benchmark] = entry.score.corrected(value - entry.score.value)
     return scores
 
 

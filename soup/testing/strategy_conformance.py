@@ -50,8 +50,8 @@ def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **opt
             usable += 1
             chosen = _soup(pool, first)
             assert pool.names == before, f"the pool was changed: expected {before}, found {pool.names}"
-            again = _soup(pool, strategy(pool, table, **options))
-            assert chosen == again, f"the same scores led to {chosen} and then to {again}"
+            second = _soup(pool, strategy(pool, table, **options))
+            assert chosen == second, f"the same scores led to {chosen} and then to {second}"
             _check_budget(strategy, pool, table, first, options)
         assert usable, f"it refused all pools of 1 to 6 ingredients: {refusal}"
 

@@ -41,5 +41,5 @@ def is_alive(folder: Path, queue: Collection[str] | None = None) -> bool | None:
         return None if queue is None else placement["job"] in queue
     if placement["on"] == "ray":
         return has_heartbeat(folder)
-    here = placement["host"] == os.uname().nodename
-    return is_running(placement["pid"], placement["born"]) if here else None
+    is_this_host = placement["host"] == os.uname().nodename
+    return is_running(placement["pid"], placement["born"]) if is_this_host else None

@@ -118,8 +118,8 @@ class SlurmExecutor:
             self._last_query = time.monotonic()
             in_queue = queued(self._names.values())
             if in_queue is not None:  # else SLURM did not answer: it will
-                gone = [name for name, job in self._names.items() if job not in in_queue]
-                ended += [TaskExit(name, None, self._why(name, self._names.pop(name))) for name in gone]
+                left_queue = [name for name, job in self._names.items() if job not in in_queue]
+                ended += [TaskExit(name, None, self._why(name, self._names.pop(name))) for name in left_queue]
         return ended
 
     def _why(self, name: str, job: str) -> str | None:

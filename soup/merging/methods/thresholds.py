@@ -124,7 +124,7 @@ def _count(
     """
     import torch
 
-    held: dict[str, torch.Tensor] = {}
+    counts_by_key: dict[str, torch.Tensor] = {}
     count, lock, scratch = len(first_pass.weights), threading.Lock(), Scratch()
 
     def statistic(block: Block) -> torch.Tensor:
@@ -132,7 +132,9 @@ def _count(
         magnitudes = bits_of_deltas(block, intervals[key] if intervals else [_Interval(1, LAST)] * count, scratch)
         inside = [each.inside for each in magnitudes]
         with lock:
-            counts = held[key] = held[key] if key in held else torch.zeros(count, size, dtype=torch.int64)
+            counts = counts_by_key[key] = (
+                counts_by_key[key] if key in counts_by_key else torch.zeros(count, size, dtype=torch.int64)
+            )
             if not add_counts(inside, shift, counts):
                 for row, numbers in zip(counts, inside, strict=True):
                     row += torch.bincount(scattered(numbers >> shift), minlength=size)
@@ -152,7 +154,7 @@ def _count(
                     over[index] += row[1]
                     sizes[index] += row[2]
         kept = [math.ceil(density * elements) for elements in sizes]
-        yield key, [_Counted(*each) for each in zip(kept, moved, over, held.pop(key), strict=True)], signs
+        yield key, [_Counted(*each) for each in zip(kept, moved, over, counts_by_key.pop(key), strict=True)], signs
 
 
 def bits_of_deltas(block: Block, intervals: Sequence[tuple[int, int]], scratch: Scratch) -> list[Magnitudes]:

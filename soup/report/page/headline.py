@@ -120,8 +120,8 @@ def _row(record: RunRecord, title: str, model: RunModel) -> HeadlineRow:
         gain = None if is_best else _difference(record, model, record.best_single, part)
         interval = overall_interval(scores, record.objective)
         parts[part] = PartScore(overall, interval, gain, _is_estimated(scores))
-    both = "selection" in parts and "report" in parts
-    gap = parts["selection"].overall - parts["report"].overall if both else None
+    is_split = "selection" in parts and "report" in parts
+    gap = parts["selection"].overall - parts["report"].overall if is_split else None
     return HeadlineRow(title, model.label, parts, gap)
 
 

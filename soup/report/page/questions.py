@@ -90,10 +90,10 @@ def _changed(name: str, part: str, soup: RunModel, single: RunModel) -> list[Cha
     ours, theirs = (model.scores.get(part, {}).get(name) for model in (soup, single))
     if not ours or not theirs or not ours.questions or not theirs.questions or ours.part_of:
         return []  # of parts, too: most of a benchmark's parts are about the same questions
-    both = ((index, ours.questions[index], theirs.questions.get(index)) for index in ours.questions)
+    pairs = ((index, ours.questions[index], theirs.questions.get(index)) for index in ours.questions)
     return [
         ChangedQuestion(name, part, index, "gained" if new > old else "lost", (new, old))
-        for index, new, old in both
+        for index, new, old in pairs
         if old is not None and new != old
     ]
 

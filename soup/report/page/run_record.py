@@ -263,11 +263,11 @@ def _models(entries: Sequence[Entry], estimates: Mapping[tuple[str, str, str], f
     for entry in entries:
         scores: dict[str, dict[str, Score]] = {}
         model = models.setdefault(entry.recipe, RunModel(entry.recipe, entry.names, entry.weights, scores))
-        held = cast("dict[str, dict[str, Score]]", model.scores).setdefault(entry.split.part, {})
+        of_part = cast("dict[str, dict[str, Score]]", model.scores).setdefault(entry.split.part, {})
         for name, score in _parts_of(entry).items():
-            before, value = held.get(name), estimates.get((entry.recipe, entry.split.part, name), score.value)
+            before, value = of_part.get(name), estimates.get((entry.recipe, entry.split.part, name), score.value)
             if before is None or before.estimate is not None or score.estimate is None:
-                held[name] = score.corrected(value - score.value)
+                of_part[name] = score.corrected(value - score.value)
     return models
 
 

@@ -50,8 +50,8 @@ def _budget(
             raise RecipeError(f"{option} must be a name; found {name!r}.")
     _refuse_grid(grid)
     refuse_components(components)
-    for made in _methods(method, grid, components):
-        made.check([1.0] * count)
+    for varied_method in _methods(method, grid, components):
+        varied_method.check([1.0] * count)
     if start == "scale" or getattr(STRATEGIES.get(start), "budget", None) is None:
         raise RecipeError(
             f"start must be a strategy that knows how many soups it asks for, such as greedy or "
@@ -164,6 +164,6 @@ def _methods(method: str, grid: Grid, components: Sequence[str]) -> list[Method]
 
 def _refuse_missing_base(pool: object, method: str, grid: Grid, components: Sequence[str]) -> None:
     """Refuse a pool without the base that the method needs, before anything is scored; a table of scores has none."""
-    needs_base = any(made.needs_base for made in _methods(method, grid, components))
+    needs_base = any(varied_method.needs_base for varied_method in _methods(method, grid, components))
     if isinstance(pool, Pool) and needs_base and pool.base is None:
         raise RecipeError(f"{method} needs the base that the ingredients were tuned from: pass {option_name('base')}.")

@@ -149,8 +149,8 @@ class RayPool(Generic[EventT]):
         for reference in later:
             self._running.pop(reference)
         has_failed = self._deaths.count(job)
-        for again in later.values() if has_failed else (job, *later.values()):
-            self.give(number, again)
+        for waiting_job in later.values() if has_failed else (job, *later.values()):
+            self.give(number, waiting_job)
         if not has_failed:
             return []
         title = f"{job.title}: the actor that evaluated it ended twice"
