@@ -8,7 +8,7 @@ from pathlib import Path
 
 from soup.checkpoints.adapted import output_layer
 from soup.checkpoints.digest import ByteProgress, ContentDigest, digest_checkpoint
-from soup.checkpoints.dtypes import TensorSpec, named_dtype
+from soup.checkpoints.dtypes import Dtype, TensorSpec, named_dtype
 from soup.checkpoints.file_plan import FilePlan, plan_files
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
@@ -189,6 +189,18 @@ def plan_merge(
     """
     options, write = options or MergeOptions(), write or WriteOptions()
     recipe = _pinned(recipe, pool)
+    blend, lead = _blend(recipe, pool, options)
+    reads = _reads(blend, recipe.drop)
+    adapter = plan_adapter(blend, write.adapter_rank, recipe.drop) if write.as_adapter else None
+    files = adapter.files if adapter else _files(reads, lead, blend.dtype, write)
+    tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
+    names = {*recipe.names, *([pool.base.name] if pool.base else [])}
+    sources = {part.name: part.checkpoint.path for part in pool.all if part.name in names}
+    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter, sources)
+
+
+def _blend(recipe: Recipe, pool: Pool, options: MergeOptions) -> tuple[Blend, Checkpoint]:
+    """Return the arithmetic over the recipe's inputs, and the lead: the base, or the first ingredient."""
     method = build_method(recipe)
     if method.needs_base and pool.base is None:
         raise RecipeError(
@@ -199,29 +211,34 @@ def plan_merge(
     parts = untied_together([*chosen, *([pool.base] if pool.base else [])])
     lead = parts[-1 if pool.base else 0].checkpoint
     parts = parts if method.needs_base else parts[: len(chosen)]
-    dtype = named_dtype(recipe.dtype) if recipe.dtype else None
     blend = Blend(
         method,
         inputs=tuple(part.checkpoint for part in parts),
         names=tuple(part.name for part in parts),
         weights=tuple(share.weight for share in recipe.ingredients),
-        dtype=dtype,
+        dtype=named_dtype(recipe.dtype) if recipe.dtype else None,
         allow_nonfinite=options.allow_nonfinite,
     )
-    reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
+    return blend, lead
+
+
+def _reads(blend: Blend, drop: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Return the tensors that are read of each input: all that are not dropped."""
+    reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, drop))
     if not reads:
-        who = f"drop {', '.join(recipe.drop)} leaves" if recipe.drop else f"{blend.inputs[0].path}: its files hold"
+        who = f"drop {', '.join(drop)} leaves" if drop else f"{blend.inputs[0].path}: its files hold"
         raise RecipeError(f"{who} no tensor to merge.")
+    return reads
+
+
+def _files(
+    reads: Sequence[TensorSpec], lead: Checkpoint, dtype: Dtype | None, write: WriteOptions
+) -> tuple[FilePlan, ...]:
+    """Return the files that are written: in the lead's order, and where it has all of the tensors, in its shards."""
     order = {name: index for index, name in enumerate(lead.tensors)}
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
-    files = plan_files(writes, layout, write.max_shard_bytes)
-    tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
-    adapter = plan_adapter(blend, write.adapter_rank, recipe.drop) if write.as_adapter else None
-    files = adapter.files if adapter else files
-    names = {*recipe.names, *([pool.base.name] if pool.base else [])}
-    sources = {part.name: part.checkpoint.path for part in pool.all if part.name in names}
-    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter, sources)
+    return plan_files(writes, layout, write.max_shard_bytes)
 
 
 def _pinned(recipe: Recipe, pool: Pool) -> Recipe:
