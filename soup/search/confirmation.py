@@ -8,10 +8,11 @@ time costs nothing where it goes the same way; where true numbers contradict it,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from soup.evaluation.estimates import LIMIT, Audit, AuditFailedError, refuse_failed_audit
 from soup.evaluation.pace import ASKED
+from soup.evaluation.question_plan import QuestionPlan
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
@@ -30,12 +31,15 @@ MOST_CONTRADICTIONS = 3
 Choose = Callable[[Callable[[ScoreFunction], Choice]], Choice]
 """Runs a strategy on a session's scores."""
 
+Complete = Callable[[Iterable[Recipe]], None]
+"""Has workers evaluate recipes over the questions that choose."""
+
 
 def choose_confirmed(
     scorer: Scorer,
     choose: Choose,
     strategy: Callable[[ScoreFunction], Choice],
-    complete: Callable[[Iterable[Recipe]], None] = lambda recipes: None,
+    complete: Complete = lambda recipes: None,
 ) -> Choice:
     """Return what a strategy chooses; where estimates led there, its choice was asked everything, and held.
 
@@ -43,23 +47,13 @@ def choose_confirmed(
         scorer: The session's.
         choose: Runs the strategy on it.
         strategy: What chooses.
-        complete: Has workers evaluate recipes over the questions that choose; by default the scorer does it alone.
+        complete: Has workers evaluate recipes; by default the scorer does it alone.
     """
     contradictions = 0
     doubted: Trial | None = None
     while True:
-        try:
-            choice = choose(strategy)
-            if scorer.question_plan is None:  # else single models come first, and the scorer sees to that
-                complete([scorer.recipe(choice.chosen, choice.method, choice.params)])
-            trial = scorer(choice.chosen, choice.method, choice.params)
-            if _changes_estimates(scorer):
-                scorer.restart()
-                continue
-        except AuditFailedError as failure:
-            _ask_everything(scorer, f"The audit of the estimates fails: {failure}.")
-            continue
-        if (plan := scorer.question_plan) is None:
+        choice, trial = _choose_by_audited(scorer, choose, strategy, complete)
+        if scorer.question_plan is None:
             return choice
         if doubted is not None and doubted.recipe.digest == trial.recipe.digest:
             break
@@ -75,15 +69,37 @@ def choose_confirmed(
         if contradictions >= MOST_CONTRADICTIONS:
             _ask_everything(scorer, f"{pluralize(contradictions, 'choice')} by estimates did not hold.")
             continue
-        plan.ask_everything(other.recipe.digest for other in estimated)
-        scorer.restart()
-        complete([other.recipe for other in estimated])
-        off = max(abs(scorer.trial(other.recipe).overall - other.overall) for other in estimated)
-        if off > LIMIT:
-            _ask_everything(scorer, f"Asked everything, an overall was {off:.2f} points from its estimate.")
+        _ask_finalists(scorer, scorer.question_plan, estimated, complete)
         doubted = trial
     scorer([_best_single(scorer)])
     return choice
+
+
+def _choose_by_audited(
+    scorer: Scorer, choose: Choose, strategy: Callable[[ScoreFunction], Choice], complete: Complete
+) -> tuple[Choice, Trial]:
+    """Return what a strategy chooses, and its trial, once the audits of all soups have nothing more to say."""
+    while True:
+        try:
+            choice = choose(strategy)
+            if scorer.question_plan is None:  # else single models come first, and the scorer sees to that
+                complete([scorer.recipe(choice.chosen, choice.method, choice.params)])
+            trial = scorer(choice.chosen, choice.method, choice.params)
+            if not _changes_estimates(scorer):
+                return choice, trial
+            scorer.restart()
+        except AuditFailedError as failure:
+            _ask_everything(scorer, f"The audit of the estimates fails: {failure}.")
+
+
+def _ask_finalists(scorer: Scorer, plan: QuestionPlan, estimated: Sequence[Trial], complete: Complete) -> None:
+    """Ask those finalists everything that were estimated; and all soups, if an estimate was far off."""
+    plan.ask_everything(trial.recipe.digest for trial in estimated)
+    scorer.restart()
+    complete([trial.recipe for trial in estimated])
+    off = max(abs(scorer.trial(trial.recipe).overall - trial.overall) for trial in estimated)
+    if off > LIMIT:
+        _ask_everything(scorer, f"Asked everything, an overall was {off:.2f} points from its estimate.")
 
 
 def saves_questions(budget: Budget | None, count: int) -> bool:
