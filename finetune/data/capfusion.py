@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from soup.support.json_text import MAX_TEXT_BYTES, read_text
 __all__ = ["CapFusion", "CaptionWriter", "captions_path", "read_prompt"]
 
 CHUNK = 256  # rows whose prompts, and pictures that were bytes, lie about at once
+OnStep = Callable[[str, int, int], object]
+"""Called with a step, rows done and rows in all."""
 PLACES = re.compile(r"\{(raw|synthetic)\}")
 PROMPTS = Path(__file__).with_name("prompts")
 
@@ -116,7 +118,7 @@ class CapFusion:
             facts[step] = {"writer": writer.name, "prompt": prompt, **writer.facts} if writer else None
         return RowJournal(captions_path(self.out), facts)
 
-    def run(self, progress: Callable[[str, int, int], object] = lambda step, done, count: None) -> dict[str, object]:
+    def run(self, progress: OnStep = lambda step, done, count: None) -> dict[str, object]:
         """Write what is not written yet, and give a report: counts of rows, marks and failures.
 
         Args:
@@ -125,115 +127,128 @@ class CapFusion:
         Raises:
             SoupError: a model failed, or no row could be read.
         """
-        failures: dict[int, str] = {}
-        marks: Counter[str] = Counter()
-        sources: Counter[str] = Counter()
         with self.journal() as journal:
-            self._write_captions(journal, failures, progress)
-            if len(failures) == len(self.rows):
-                raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {first_reasons(failures)}.")
-            write_lines(self.out, self._new_rows(journal, failures, marks, sources))
-            journal.replace(self._caption_lines(journal, failures))
-        counts = Counter(failures.values())
+            run = _Run(self, journal)
+            run.write_captions(progress)
+            if len(run.failures) == len(self.rows):
+                raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {first_reasons(run.failures)}.")
+            write_lines(self.out, run.new_rows())
+            journal.replace(run.caption_lines())
         return {
             "schema": 1,
             "out": str(self.out),
             "rows": len(self.rows),
-            "written": len(self.rows) - len(failures),
-            "answer_from": dict(sources),
-            "marks": dict(marks),
-            "failed": len(failures),
-            "failures": dict(counts.most_common(20)),
+            "written": len(self.rows) - len(run.failures),
+            "answer_from": dict(run.sources),
+            "marks": dict(run.marks),
+            "failed": len(run.failures),
+            "failures": dict(Counter(run.failures.values()).most_common(20)),
         }
 
-    def _write_captions(
-        self, journal: RowJournal, failures: dict[int, str], progress: Callable[[str, int, int], object]
-    ) -> None:
+
+@dataclass
+class _Run:
+    """One run over the rows.
+
+    Args:
+        task: What is written, and by whom.
+        journal: What is written by now.
+        failures: Why a row gets no caption, by its number.
+        marks: How many rows have each mark.
+        sources: How many rows have their answer from each caption.
+    """
+
+    task: CapFusion
+    journal: RowJournal
+    failures: dict[int, str] = field(default_factory=dict)
+    marks: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+
+    def write_captions(self, progress: OnStep) -> None:
+        """Have each writer write what the journal lacks."""
+        total = len(self.task.rows)
         with tempfile.TemporaryDirectory(prefix="soup-capfuse-") as folder:
-            for name, writer in (("synthetic", self.captioner), ("fused", self.fuser)):
-                if writer:
-                    try:
-                        self._step(name, writer, journal, Path(folder), failures, progress)
-                    finally:
-                        writer.close()
+            for name, writer in (("synthetic", self.task.captioner), ("fused", self.task.fuser)):
+                if writer is None:
+                    continue
+                with closing(writer):
+                    for start in range(0, total, CHUNK):
+                        numbers = range(total)[start : start + CHUNK]
+                        self._write_chunk(name, writer, Path(folder), numbers)
+                        progress(name, numbers.stop, total)
 
-    def _step(
-        self,
-        name: str,
-        writer: CaptionWriter,
-        journal: RowJournal,
-        folder: Path,
-        failures: dict[int, str],
-        progress: Callable[[str, int, int], object],
-    ) -> None:
-        """Have one writer write what the journal lacks."""
-        done, total = 0, len(self.rows)
-        for start in range(0, total, CHUNK):
-            numbers = range(total)[start : start + CHUNK]
-            prompts: list[Prompt] = []
-            identities: dict[int, str] = {}
-            with ExitStack() as files:
-                for i in (i for i in numbers if i not in failures):
-                    try:
-                        row, identity = self._row(i, journal)
-                        if name in journal.rows.get(identity, {}) or identity in identities.values():
-                            continue
-                        prompt = self._prompt(name, row, files, folder)
-                    except FinetuneError as error:
-                        failures[i] = self.rows.reason(i, error)
-                        continue
-                    prompts.append(prompt)
-                    identities[id(prompt)] = identity
+    def _write_chunk(self, name: str, writer: CaptionWriter, folder: Path, numbers: Iterable[int]) -> None:
+        with ExitStack() as files:
+            prompts = self._prompts(name, folder, numbers, files)
+            identities = {id(prompt): identity for identity, prompt in prompts.items()}
 
-                def keep(batch: list[Prompt], replies: list[str], known: dict[int, str] = identities) -> None:
-                    for prompt, reply in zip(batch, replies, strict=True):
-                        identity = known[id(prompt)]
-                        journal.add(identity, {**journal.rows.get(identity, {}), name: reply.strip()})
+            def keep(batch: list[Prompt], replies: list[str]) -> None:
+                for prompt, reply in zip(batch, replies, strict=True):
+                    identity = identities[id(prompt)]
+                    self.journal.add(identity, {**self.journal.rows.get(identity, {}), name: reply.strip()})
 
-                if prompts:
-                    writer.answer(prompts, keep)
-            done += len(numbers)
-            progress(name, done, total)
+            if prompts:
+                writer.answer([*prompts.values()], keep)
 
-    def _row(self, i: int, journal: RowJournal) -> tuple[_Row, str]:
-        raw_row = self.rows.raw(i)
-        sample = self.rows.sample(i, raw_row)
+    def _prompts(self, name: str, folder: Path, numbers: Iterable[int], files: ExitStack) -> dict[str, Prompt]:
+        """Return the prompts of rows for which nothing is written yet, by the identities of the rows; equal ones once.
+
+        Args:
+            name: The caption that is wanted: `synthetic` or `fused`.
+            folder: Where pictures that are bytes become files.
+            numbers: The rows.
+            files: Removes these files.
+        """
+        prompts: dict[str, Prompt] = {}
+        for number in numbers:
+            if number in self.failures:
+                continue
+            try:
+                row, identity = self._row(number)
+                if name not in self.journal.rows.get(identity, {}) and identity not in prompts:
+                    prompts[identity] = self._prompt(name, row, files, folder)
+            except FinetuneError as error:
+                self.failures[number] = self.task.rows.reason(number, error)
+        return prompts
+
+    def _row(self, number: int) -> tuple[_Row, str]:
+        raw_row = self.task.rows.raw(number)
+        sample = self.task.rows.sample(number, raw_row)
         exchange = exchange_of(sample)
         identity = row_id(raw_row)
-        written = journal.rows.get(identity, {})
+        written = self.journal.rows.get(identity, {})
         earlier = raw_row.get("captions")
         before = earlier if isinstance(earlier, Mapping) else {}
         raw = before.get("raw") if isinstance(before.get("raw"), str) else exchange.answer
         texts = {"synthetic": before.get("synthetic"), **written}
         synthetic, fused = (text if isinstance(text := texts.get(key), str) else None for key in ("synthetic", "fused"))
-        return _Row(i, raw_row, sample["format"], exchange, str(raw), synthetic, fused), identity
+        return _Row(number, raw_row, sample["format"], exchange, str(raw), synthetic, fused), identity
 
     def _prompt(self, name: str, row: _Row, files: ExitStack, folder: Path) -> Prompt:
         if name == "synthetic":
             if len(row.exchange.pictures) != 1:
                 raise FinetuneError(f"expected one picture to caption, found {len(row.exchange.pictures)}")
             [path] = files.enter_context(picture_files(row.exchange.pictures, folder, str(row.number)))
-            return [{"type": "image", "value": path}, {"type": "text", "value": self.caption_prompt}]
+            return [{"type": "image", "value": path}, {"type": "text", "value": self.task.caption_prompt}]
         if row.synthetic is None:
             raise FinetuneError("no synthetic caption: expected `captions: {synthetic: ...}` of an earlier run")
         captions = {"raw": row.raw, "synthetic": row.synthetic}
-        return [{"type": "text", "value": PLACES.sub(lambda match: captions[match[1]], self.fuse_prompt)}]
+        return [{"type": "text", "value": PLACES.sub(lambda match: captions[match[1]], self.task.fuse_prompt)}]
 
-    def _new_rows(
-        self, journal: RowJournal, failures: Mapping[int, str], marks: Counter[str], sources: Counter[str]
-    ) -> Iterator[dict[str, object]]:
-        for i in range(len(self.rows)):
-            if i in failures:
+    def new_rows(self) -> Iterator[dict[str, object]]:
+        """Yield the rows with their new captions, and count marks and sources."""
+        for i in range(len(self.task.rows)):
+            if i in self.failures:
                 continue
-            row, _ = self._row(i, journal)
+            row, _ = self._row(i)
             captions = {"raw": row.raw, "synthetic": row.synthetic, "fused": row.fused}
             row_marks = marks_of(row.raw, row.synthetic, row.fused)
             usable = [name for name in ("fused", "synthetic") if _is_usable(captions[name])]
             source = usable[0] if usable else "raw"
-            marks.update(row_marks)
-            sources[source] += 1
-            columns = self.rows.data_set.columns
-            moved = moved_row(row.raw_row, self.rows.root, self.out.parent, columns)
+            self.marks.update(row_marks)
+            self.sources[source] += 1
+            columns = self.task.rows.data_set.columns
+            moved = moved_row(row.raw_row, self.task.rows.root, self.task.out.parent, columns)
             yield {
                 **_with_answer(moved, row.format, str(captions[source]), columns),
                 "captions": captions,
@@ -243,18 +258,19 @@ class CapFusion:
             }
 
     def _writers(self) -> dict[str, object]:
-        writers = {"synthetic": self.captioner, "fused": self.fuser}
+        writers = {"synthetic": self.task.captioner, "fused": self.task.fuser}
         return {name: writer.name for name, writer in writers.items() if writer}
 
-    def _caption_lines(self, journal: RowJournal, failures: Mapping[int, str]) -> Iterator[Mapping[str, object]]:
-        for i in range(len(self.rows)):
-            where = {"row": i, "where": self.rows.where(i)}
-            if i in failures:
-                yield {**where, "failure": failures[i]}
+    def caption_lines(self) -> Iterator[Mapping[str, object]]:
+        """Yield what the journal is to hold: a line for each row, in their order."""
+        for i in range(len(self.task.rows)):
+            where = {"row": i, "where": self.task.rows.where(i)}
+            if i in self.failures:
+                yield {**where, "failure": self.failures[i]}
                 continue
-            row, identity = self._row(i, journal)
-            known = journal.rows.get(identity, {})
-            written: dict[str, object] = {key: known[key] for key in ("synthetic", "fused") if key in known}
+            row, identity = self._row(i)
+            texts = self.journal.rows.get(identity, {})
+            written: dict[str, object] = {key: texts[key] for key in ("synthetic", "fused") if key in texts}
             yield {"id": identity, **where, **written, "marks": marks_of(row.raw, row.synthetic, row.fused)}
 
 
