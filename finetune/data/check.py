@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -129,17 +129,11 @@ def check_data(
         FinetuneError: the file can't be written. What is wrong with the data is in the report.
     """
     users = _users(base, added)
-    scanned: dict[str, _ScannedSet] = {}
-    errors: list[str] = []
     jobs = jobs or [JobData(name, data, settings) for name, data in _trained_on(base, added).items()]
     scanner = RowScanner(processor, settings.max_length, exact=True, decode=decode)
-    try:
-        if faults_to:
-            _refuse_other(faults_to)
-        opened = faults_to.open("w", encoding="utf-8") if faults_to else nullcontext()
-    except OSError as error:
-        raise FinetuneError(f"{faults_to}: can't be written ({error.strerror}).") from error
-    with opened as file:
+    scanned: dict[str, _ScannedSet] = {}
+    errors: list[str] = []
+    with _opened(faults_to) as file:
         for key, (data_set, names) in users.items():
             users_settings = [job.settings for job in jobs if key in map(_key, job.data)] or [settings]
             scanner.max_length = min(each.max_length for each in users_settings)
@@ -158,6 +152,21 @@ def check_data(
         )
     notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(scanned)]
     return DataReport(sets, (*errors, *wrong, *_mixtures(jobs, scanned)), tuple(notes))
+
+
+def _opened(faults_to: Path | None) -> AbstractContextManager[IO[str] | None]:
+    """Open the file that takes bad rows, if there is to be one.
+
+    Raises:
+        FinetuneError: it can't be written, or is another's.
+    """
+    if faults_to is None:
+        return nullcontext()
+    try:
+        _refuse_other(faults_to)
+        return faults_to.open("w", encoding="utf-8")
+    except OSError as error:
+        raise FinetuneError(f"{faults_to}: can't be written ({error.strerror}).") from error
 
 
 def _refuse_other(path: Path) -> None:
