@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with_globals
 from evaluators.vlmeval.question_groups import grouped_ids
 from evaluators.vlmeval.right_options import lost_rows_fault, mend_right_options, rows_without_a_right_answer
+from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
 from evaluators.vlmeval.videos import (
     VideoFolder,
@@ -105,9 +106,9 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     and an image is the cell's own bytes instead of a re-encoded PNG (0.1 ms instead of 90 ms a row).
 
     Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`, and `lost_rows`
-    of those whose right answer names none; `whole` are all
-    of its rows, where `data` may come to be a part of them; `image_sizes` is a digest of the sizes of the files
-    that the table names, images or masks, empty where it holds all itself.
+    of those whose right answer names none; `whole` are all of its rows, where `data` may come to be a part of them;
+    `image_sizes` is a digest of the sizes of the files that the table names, images or masks, empty where it holds all
+    itself.
 
     Args:
         benchmark: Whose data set.
@@ -119,12 +120,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     """
     base = benchmark.data_set_class()
     if benchmark.rule is not None:  # what is missing is told before anything is asked
-        benchmark.rule.chosen()
-        if missing := missing_requirements(benchmark.rule.packages):
-            raise EvaluatorError(
-                f"{benchmark.name}: its metric needs packages that are not here: pip install {' '.join(missing)}"
-            )
-        load_inner_imports(base)
+        _check_metric(benchmark, benchmark.rule, base)
     if benchmark.frames:
         return _open_videos(benchmark, path, images, base)
     with python_strings():
@@ -143,6 +139,36 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
     data_set.mended_rows, data_set.image_sizes = mended, sizes
+    _set_rows(benchmark, data_set, indices)
+    if len(data_set.data) and len(data_set.lost_rows) == len(data_set.data):
+        refuse_faults(benchmark, path, [lost_rows_fault(benchmark, data_set.data)])
+    with replaced_names({IMAGE_WRITER: lambda *_: None}):
+        refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
+    return data_set
+
+
+def _check_metric(benchmark: VLMEvalBenchmark, rule: Rule, base: type[DataSet]) -> None:
+    """Look for what the metric needs, and import what it imports only once answers are there.
+
+    Raises:
+        EvaluatorError: packages are missing, or a variable of the environment asks for what is not scored.
+    """
+    rule.chosen()
+    if missing := missing_requirements(rule.packages):
+        raise EvaluatorError(
+            f"{benchmark.name}: its metric needs packages that are not here: pip install {' '.join(missing)}"
+        )
+    load_inner_imports(base)
+
+
+def _set_rows(benchmark: VLMEvalBenchmark, data_set: DataSet, indices: Sequence[str]) -> None:
+    """Leave a data set the rows that count, and note what is to be known of them.
+
+    Args:
+        benchmark: Whose data set.
+        data_set: It was built over all rows of its file.
+        indices: Theirs, as they stand in the file.
+    """
     if benchmark.rule is not None and isinstance(benchmark.rule.group, str):  # VLMEvalKit takes 12_0 for the number 120
         data_set.data["index"] = [indices[position] for position in data_set.data.index]
     spread = benchmark.rule.spread if benchmark.rule else {}
@@ -153,11 +179,6 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     data_set.data = _asked(benchmark, data_set.data)
     data_set.whole = data_set.data
     data_set.lost_rows = rows_without_a_right_answer(benchmark, data_set.data)
-    if len(data_set.data) and len(data_set.lost_rows) == len(data_set.data):
-        refuse_faults(benchmark, path, [lost_rows_fault(benchmark, data_set.data)])
-    with replaced_names({IMAGE_WRITER: lambda *_: None}):
-        refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
-    return data_set
 
 
 def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
