@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.rows import Segments
-from finetune.data.tokens import IGNORED
+from finetune.data.tokens import IGNORED, RowTokenizer
 from soup.errors import FinetuneError
 
 __all__ = ["ProcessorRows"]
@@ -36,6 +36,7 @@ class ProcessorRows:
     def __init__(self, processor: Any):
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        self.template = RowTokenizer(processor)
         self.image_texts: dict[tuple[Size, ...], list[str]] = {}
         if not self.tokenizer.is_fast:
             raise FinetuneError(
@@ -103,8 +104,7 @@ class ProcessorRows:
         tokens = [(int(begin), int(end)) for begin, end in offsets]
         for first, last in spans:
             answer = [i for i, (begin, end) in enumerate(tokens) if begin < end and begin < last and end > first]
-            ends = [i for i in answer if ids[i] == self.tokenizer.eos_token_id]
-            answer = [i for i in answer if not ends or i <= ends[0]]
+            answer = answer[: self.template.count_learnt([ids[i] for i in answer])]
             if not answer:
                 raise FinetuneError(f"{type(self.processor).__name__}: an answer's tokens can't be found in its text.")
             labels[0, answer] = ids_1S[0, answer]

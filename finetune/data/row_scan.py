@@ -79,7 +79,7 @@ class RowScanner:
         self.others = ProcessorRows(processor) if processor is not None and not self.tokens else None
         self.template = RowTokenizer(processor)
         self.image_tokens = [IMAGE_TOKEN] if processor is None else _image_tokens(processor)
-        self.end_token = None if processor is None else processor.tokenizer.eos_token
+        self.end_tokens = [] if processor is None else processor.tokenizer.convert_ids_to_tokens(self.template.ends)
         self.max_length, self.exact, self.decode = max_length, exact, decode
         self.seen: dict[str, Tiles | Size | Fault] = {}
 
@@ -97,9 +97,10 @@ class RowScanner:
             if token in text
         ]
         faults += [
-            Fault("end_token", f"turn {i} holds {self.end_token}, which ends a turn, before its end; take it out")
+            Fault("end_token", f"turn {i} holds {token}, which ends a turn, before its end; take it out")
             for i, text in enumerate(texts_of(sample), 1)
-            if self.end_token and self.end_token in text.rstrip().removesuffix(self.end_token)
+            for token in self.end_tokens
+            if token in text.rstrip().removesuffix(token)
         ]
         for k, picture in enumerate(sample["images"], 1):
             if isinstance(fault := self._measured(picture), Fault):

@@ -112,16 +112,37 @@ class RowTokenizer:
         except Exception:  # templates are programs of their own, and raise anything
             return True
 
-    @cached_property
+    @property
     def ends_turns(self) -> bool:
         """Whether the template writes a token of its own behind an answer, by which a model learns to stop."""
+        return self._written_ends != []
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end a turn: the tokenizer's own, then the first one that the template writes, often the same.
+
+        Gemma's template ends a turn by `<end_of_turn>`, and a text by the tokenizer's `<eos>`.
+        """
+        tokens = [self.processor.tokenizer.eos_token_id, *(self._written_ends or [])[:1]]
+        return [token for token in dict.fromkeys(tokens) if token is not None]
+
+    @cached_property
+    def _written_ends(self) -> list[int] | None:
+        """The tokens of its own that the template writes behind an answer; None: it can't be told."""
         try:
             *_, (answer, _) = self.segments([{"role": role, "content": PROBE} for role in ("user", "assistant")])
         except FinetuneError:
-            return True  # that is told otherwise
+            return None  # that is told otherwise
         tokenizer = self.processor.tokenizer
         ends = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
-        return not ends.isdisjoint(self._plain_ids(answer.rpartition(PROBE)[2]))
+        return [token for token in self._plain_ids(answer.rpartition(PROBE)[2]) if token in ends]
+
+    def count_learnt(self, answer: Sequence[int]) -> int:
+        """Count the first tokens of an answer that are learnt: those up to the end of its turn.
+
+        What the template puts behind that, such as a line break, is not the assistant's.
+        """
+        return next((answer.index(end) + 1 for end in self.ends if end in answer), len(answer))
 
     def encoded(self, segments: Segments, tiles: Sequence[Tiles]) -> tuple[list[int], list[int]]:
         """Give token ids and labels of one row whose images have these tiles.
@@ -180,12 +201,8 @@ class RowTokenizer:
         return self.ids_of_text[text]
 
     def _learnt(self, ids: list[int]) -> list[int]:
-        """Return the ids up to the end of the turn; what the template puts behind it is not the assistant's.
-
-        Nor are images, should an answer hold any.
-        """
-        eos = self.processor.tokenizer.eos_token_id
-        end = ids.index(eos) + 1 if eos in ids else len(ids)
+        """Return the ids up to the end of the turn, without images, should an answer hold any."""
+        end = self.count_learnt(ids)
         return [IGNORED if token in self._of_images else token for token in ids[:end]] + [IGNORED] * (len(ids) - end)
 
     @cached_property

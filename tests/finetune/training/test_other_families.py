@@ -385,6 +385,33 @@ def test_a_template_that_ends_no_turn_is_told(checkpoint, many, tmp_path, end, c
     assert sum("a model does not learn to stop" in note for note in report.notes) == count
 
 
+@pytest.mark.parametrize("own", ["</s>", "<end_of_utterance>"])
+def test_an_answer_ends_with_the_token_that_the_template_writes_whatever_ends_a_text(checkpoint, many, tmp_path, own):
+    start = copy_of(checkpoint("idefics3"), tmp_path)
+    template = start / "chat_template.jinja"
+    template.write_text(template.read_text().replace("</s>", own))
+    processor = open_processor(start)
+    rows = other_family_rows(Corpus([many]), processor, settings(on_bad_row="skip"))
+    items = [rows[i] for i in range(4)]
+    batch = ProcessorCollator(processor, 3000)(items)
+    for item, labels in zip(items, batch["labels"], strict=True):
+        (answer,) = (text for text, learnt in item["segments"] if learnt)
+        assert answer.endswith(f"{own}\n")
+        assert processor.tokenizer.decode(labels[labels != IGNORED]) == answer.removesuffix("\n")
+
+
+def test_the_end_of_a_turn_in_a_text_is_told_whether_the_template_or_the_tokenizer_names_it(checkpoint, tmp_path):
+    start = copy_of(checkpoint("idefics3"), tmp_path)
+    template = start / "chat_template.jinja"
+    template.write_text(template.read_text().replace("</s>", "<end_of_utterance>"))
+    answers = ("a</s>b", "a<end_of_utterance>b", "a<end_of_utterance>")
+    (tmp_path / "data.json").write_text(json.dumps([{"conversations": turns("Hi", answer)} for answer in answers]))
+    data = DataSet(path=str(tmp_path / "data.json"))
+    (report,) = check_data([data], {}, settings(), open_processor(start)).sets
+    assert report.faults == {"end_token": 2}
+    assert "turn 2 holds <end_of_utterance>, which ends a turn, before its end" in report.first[1]
+
+
 def test_feeding_knows_whose_model_it_is(checkpoint, data, tmp_path):
     job = make_job(tmp_path, data)
     model, processor = opened(checkpoint("internvl"), data, tmp_path)
