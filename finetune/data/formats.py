@@ -48,7 +48,8 @@ IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": BOTH, **di
 TURN_KEYS = ("messages", "conversations")
 UNREAD = (("<audio>", "audio"), ("<audio>", "audios"), ("<bbox>", "objects"), ("<ref-object>", "objects"))
 """Markers that other tools fill in, and the column that they fill in."""
-UNLEARNT = ("loss", "weight", "train")  # of ms-swift, OpenAI and Axolotl: false or 0 keeps an answer from being learnt
+HOW_MUCH_LEARNT = ("loss", "weight", "train", "training", "train_detail", "training_detail")
+"""Of ms-swift, OpenAI and Axolotl: false or 0 keeps an answer from being learnt, others weigh it, or parts of it."""
 BESIDE = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 """Parts of an answer that stand beside its content."""
 UNWANTED = ("label", "kto_tag")  # of KTO, as ms-swift and LLaMA-Factory write it: false marks a bad answer
@@ -147,9 +148,14 @@ def _refuse_tools(raw: Mapping[str, object], format: str) -> None:
 
 def _refuse_other_answer(turn: Mapping[str, object], i: int) -> None:
     """Raise an error for an answer that is not to be learnt, or of which the content is a part."""
-    if any(turn.get(name) == 0 for name in UNLEARNT):
-        why = "is marked as not to be learnt, but all answers of a row are. End the row before it, or unmark it"
-        raise _FaultError("unreadable", f"turn {i}: {why}")
+    marks = {name: turn[name] for name in HOW_MUCH_LEARNT if _is_filled(turn.get(name))}
+    for name, mark in marks.items():
+        if mark == 0:
+            why = "is marked as not to be learnt, but all answers of a row are. End the row before it, or unmark it"
+            raise _FaultError("unreadable", f"turn {i}: {why}")
+        if mark != 1:
+            why = "weighs the answer, but all answers count the same. Leave it out, or divide the rows over data sets"
+            raise _FaultError("unreadable", f"turn {i}: {name}: {mark!r:.40} {why} of another `weight`")
     if beside := [name for name in BESIDE if _is_filled(turn.get(name))]:
         why = "not read, and the answer would be learnt without it; write it into the content, or leave it out"
         raise _FaultError("unreadable", f"turn {i}: {beside[0]} is {why}")

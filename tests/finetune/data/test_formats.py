@@ -416,6 +416,19 @@ def test_a_row_whose_columns_are_not_what_was_expected_is_told(tmp_path, row, sa
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": False}]},
             "turn 2: is marked as not to be learnt",
         ),
+        *(
+            ({"messages": [{"role": "user", "content": "a"}, {**answer()[0], name: mark}]}, f"turn 2: {name}: {shown}")
+            for name, mark, shown in (
+                ("loss", 0.5, "0.5 weighs the answer, but all answers count the same"),
+                ("weight", 2, "2 weighs"),
+                ("loss", "false", "'false' weighs"),
+                ("training_detail", [{"begin_offset": 0, "end_offset": 1, "train": False}], r"\[{'begin_offset': 0"),
+            )
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {**answer()[0], "training": False}]},
+            "turn 2: is marked as not to be learnt",
+        ),
         (
             {
                 "messages": [
@@ -459,6 +472,8 @@ def test_marks_and_columns_that_change_nothing_are_no_faults(tmp_path):
             "loss": True,
             "weight": 1,
             "train": None,
+            "training": 1.0,
+            "train_detail": [],
             "tool_calls": [],
             "function_call": {"name": None, "arguments": None},
             "reasoning_content": "",
