@@ -17,7 +17,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -209,14 +209,20 @@ def picture_root(data_set: DataSet) -> Path:
     return Path(data_set.images or (location if location.is_dir() else location.parent))
 
 
-def unread_files(data_set: DataSet) -> list[str]:
-    """Tell of files of rows that lie beside a directory's `data.json`, which is read alone."""
-    location = Path(data_set.path)
+def unread_files(data_set: DataSet, made: Iterable[Path] = ()) -> list[str]:
+    """Tell of files of rows that lie beside a directory's `data.json`, which is read alone.
+
+    Args:
+        data_set: the directory.
+        made: files that are known not to be of its rows.
+    """
+    location, known = Path(data_set.path), {path.resolve() for path in made}
     if not (location / "data.json").is_file():
         return []
-    files = sorted(path.name for path in location.iterdir() if path.suffix in ROW_SUFFIXES and path.is_file())
-    others = ", ".join(name for name in files if name != "data.json")
-    return [f"data {location}: data.json alone is read, not {others}; name that as a data set, too"] if others else []
+    files = sorted(path for path in location.iterdir() if path.suffix in ROW_SUFFIXES and path.is_file())
+    others = [path.name for path in files if path.name != "data.json" and path.resolve() not in known]
+    named = ", ".join(others)
+    return [f"data {location}: data.json alone is read, not {named}; name a file to have it read"] if others else []
 
 
 def _pictures(file: Path) -> Iterator[str]:

@@ -28,6 +28,7 @@ from soup.support.options import option_name
 if TYPE_CHECKING:
     from finetune.data.capfusion import CaptionWriter
     from finetune.data.source_rows import SourceRows
+    from soup.board.board import Board
     from soup.evaluation.answer_loss import AnswerLosses
 
 __all__ = ["data_commands"]
@@ -106,7 +107,8 @@ def filter_rows(values: Values) -> None:
     check_out(out, scores_path(out))
     with open_board(values) as board:
         request = _text_of(values["request"]) if values["request"] else None
-        rows, (directory, facts) = _open_rows(values), _model(values)
+        rows = _open_rows(values, board, scores_path(out))
+        directory, facts = _model(values)
         facts |= vllm_facts(settings) if settings.engine == "vllm" else {}
         task = RowFilter(rows, out, request, facts)
         known = sum("loss" in row for row in task.journal().rows.values())
@@ -189,7 +191,7 @@ def capfuse(values: Values) -> None:
     out = values["out"]
     check_out(out, captions_path(out))
     with open_board(values) as board:
-        rows = _open_rows(values)
+        rows = _open_rows(values, board, captions_path(out))
         prompts = [read_prompt(step, values[f"{step}_prompt"]) for step in ("caption", "fuse")]
         captioner, fuser = _writer(values, "captioner"), _writer(values, "fuser")
         task = CapFusion(rows, out, captioner, fuser, *prompts)
@@ -219,9 +221,10 @@ def _writer(values: Values, role: str) -> CaptionWriter | None:
     return CaptionWriter(writer.name, writer.answer, writer.identity(), writer.close)
 
 
-def _open_rows(values: Values) -> SourceRows:
+def _open_rows(values: Values, board: Board, journal: Path) -> SourceRows:
     from finetune.config_file import parse_data_set
     from finetune.data.source_rows import SourceRows
+    from finetune.launching.digests import unread_files
 
     source, out = values["source"], values["out"]
     if Path(source).exists() and Path(source).resolve() == out.resolve():
@@ -230,7 +233,10 @@ def _open_rows(values: Values) -> SourceRows:
     if out.resolve().is_relative_to(folder) and not (folder / "data.json").is_file():  # which alone would be read
         raise FinetuneError(f"{out}: lies in the input {source}, and would be read as part of it; name another place.")
     options = {name: values[name] for name in ("images", "format", "name", "split")}
-    rows = SourceRows(parse_data_set({"path": source, **options, "columns": _columns(values["columns"])}))
+    data_set = parse_data_set({"path": source, **options, "columns": _columns(values["columns"])})
+    rows = SourceRows(data_set)
+    for remark in unread_files(data_set, made=(out, journal, out.with_suffix(".report.json"))):
+        board.warn(remark)
     if not len(rows):
         raise FinetuneError(f"{source}: no row in it.")
     return rows

@@ -221,6 +221,20 @@ def test_an_output_within_a_folder_of_rows_is_refused_for_the_next_run_would_rea
     assert plan["rows"] == 6
 
 
+@pytest.mark.parametrize(("command", "model"), [("filter", "--model"), ("capfuse", "--captioner")])
+def test_files_of_rows_beside_data_json_are_told_but_not_those_that_the_command_makes(here, command, model):
+    (here / "rows").mkdir()
+    for name in ("0.png", "1.png", "2.png", "3.png", "4.png"):
+        (here / name).rename(here / "rows" / name)
+    (here / "in.jsonl").rename(here / "rows/data.json")
+    words = (command, "rows", "-o", "rows/made.jsonl", model, "vlm")
+    assert "data.json alone" not in run(*words).stderr
+    assert "data.json alone" not in run(*words).stderr
+    (here / "rows/more.jsonl").write_text("{}\n")
+    told = " ".join(run(*words, "--dry-run").stderr.split())
+    assert "data rows: data.json alone is read, not more.jsonl; name a file to have it read" in told
+
+
 @pytest.fixture
 def language_model(here):
     return save_language_model(here / "llm", 0)

@@ -72,7 +72,7 @@ def test_rows_beside_a_folder_s_data_json_are_told_and_not_read(root, tmp_path):
         shutil.copy(root / "a" / "data.json", tmp_path / name)
     shutil.copytree(root / "a", tmp_path, dirs_exist_ok=True)
     report = checked(root, "llava", added={"a": str(tmp_path), "b": [str(tmp_path), "a"]})
-    told = f"data {tmp_path}: data.json alone is read, not more.jsonl, other.json; name that as a data set, too"
+    told = f"data {tmp_path}: data.json alone is read, not more.jsonl, other.json; name a file to have it read"
     assert [note for note in report.notes if "alone is read" in note] == [told]
     assert report.sets[1].rows == 4
     assert told in plan_launch(root / "pool.yaml", writing=False).remarks
