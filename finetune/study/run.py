@@ -1,5 +1,6 @@
 """A whole study: for each seed the pool, its scores, the soups, and what they are compared with; then the table.
 
+    work/seed-0/prepare.log       what the commands of `prepare` said
     work/seed-0/finetune.yaml     what `soup finetune` was given, and ckpts/, base/, ckpts.finetune/ from it
     work/seed-0/scores/           the run: one journal for all evaluations
     work/seed-0/soups/<strategy>/ the soups
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,8 +26,9 @@ from finetune.study.table import StudyResult, StudyTable
 from soup.errors import FinetuneError, SoupError
 from soup.search.bound_strategy import BoundStrategy
 from soup.support.atomic_files import write_atomic
+from soup.support.child_process import ChildProcess, log_tail
 from soup.support.json_text import read_json
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, without_secrets
 
 __all__ = ["plan_study", "run_study"]
 
@@ -99,7 +100,7 @@ def prepare(seed_run: SeedRun) -> None:
     """Run the study's commands for a seed, unless they ran to their end before.
 
     Raises:
-        FinetuneError: a command failed; with the end of its output.
+        FinetuneError: a command failed, or can't be started; with the end of its output, which is in `prepare.log`.
     """
     seed_run.folder.mkdir(parents=True, exist_ok=True)
     commands = [[seed_run.filled(word) for word in shlex.split(line)] for line in seed_run.study.prepare]
@@ -107,12 +108,17 @@ def prepare(seed_run: SeedRun) -> None:
     with suppress(FinetuneError):
         if done.is_file() and read_json(done, FinetuneError) == commands:
             return
+    log = seed_run.folder / "prepare.log"
     for words in commands:
-        seed_run.voice.say(f"$ {shlex.join(words)}")
-        process = subprocess.run(words, cwd=seed_run.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if process.returncode:
-            tail = "\n".join(process.stdout.decode(errors="replace").splitlines()[-15:])
-            raise FinetuneError(f"{shlex.join(words)}: failed with exit code {process.returncode}.\n{tail}")
+        line = without_secrets(shlex.join(words))
+        seed_run.voice.say(f"$ {line} (log: {log})")
+        process = ChildProcess(words, log, folder=seed_run.home)
+        try:
+            code = process.wait()
+        finally:
+            process.stop()
+        if code:
+            raise FinetuneError(f"{line}: failed with exit code {code}.{log_tail(log)}")
     write_atomic(done, json.dumps(commands))
 
 

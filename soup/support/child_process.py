@@ -43,6 +43,7 @@ class ChildProcess:
         words: The program and its arguments.
         log: The file that takes what it prints, after what is there already.
         pass_fds: Open files that it gets under the same numbers.
+        folder: Where it works; by default where this process does.
 
     Raises:
         OSError: it can't be started.
@@ -53,6 +54,7 @@ class ChildProcess:
         words: Sequence[str],
         log: Path,
         pass_fds: Sequence[int] = (),
+        folder: Path | None = None,
     ) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,7 @@ class ChildProcess:
                 stderr=log_file,
                 start_new_session=True,
                 pass_fds=pass_fds,
+                cwd=folder,
             )
 
     @property
@@ -74,6 +77,10 @@ class ChildProcess:
     def exit_code(self) -> int | None:
         """Return the exit code of a command that ended by itself; None while it runs."""
         return self._process.poll()
+
+    def wait(self) -> int:
+        """Return the exit code of a command once it ended by itself."""
+        return self._process.wait()
 
     def stop(self) -> None:
         """End the whole group, politely first."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from finetune.study.seed_run import SeedRun, StudyProgress
 from finetune.study.table import StudyResult, StudyTable
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, FinetuneError
+from tests.evaluators.test_command import gone, wait_until
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge
 
 # What a model learns from each data set: its score is 100 less the mean distance from [1, 2, 3, 4].
@@ -314,6 +316,38 @@ def test_a_command_that_fails_is_told_with_what_it_said(home, trainer):
     with pytest.raises(FinetuneError, match=r"(?s)exit code 3.*\ufffd no room"):
         run_study(home / "study.yaml")
     assert not trainer.trained
+
+
+def test_a_command_that_is_not_there_is_told_by_name(home, trainer):
+    (home / "study.yaml").write_text(STUDY + "prepare: fetch-it --all\n")
+    with pytest.raises(FinetuneError, match=r"(?s)^fetch-it --all: failed .*fetch-it: No such file or directory"):
+        run_study(home / "study.yaml")
+
+
+def test_what_commands_say_is_in_a_log_while_they_run_and_nothing_is_asked_of_the_terminal(home, trainer):
+    lines = ["echo one {seed}", "sh -c 'read line || echo two; test -s {place}/prepare.log'"]
+    (home / "study.yaml").write_text(STUDY + yaml.safe_dump({"prepare": lines}))
+    said = []
+    run_study(home / "study.yaml", voice=StudyProgress(say=said.append))
+    log = Path("work/seed-0/prepare.log")
+    assert (home / log).read_text() == "one 0\ntwo\n"
+    assert said[1] == f"$ echo one 0 (log: {home / log})"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_study_that_is_stopped_ends_its_command_with_all_that_this_started(home, number):
+    line = "sh -c 'sleep 300 & echo $! > {place}/pid; wait'"
+    (home / "study.yaml").write_text(STUDY + yaml.safe_dump({"prepare": line}))
+    words = [sys.executable, "-m", "soup", "study", str(home / "study.yaml")]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    pid = home / "work/seed-0/pid"
+    wait_until(lambda: pid.is_file() and pid.read_text().endswith("\n"))
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert "Traceback" not in said.decode()
+    assert process.returncode in (-number, 128 + number)
+    wait_until(lambda: gone(int(pid.read_text())))
+    assert not (home / "work/seed-0/prepared.json").exists()
 
 
 @pytest.mark.parametrize(
