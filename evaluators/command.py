@@ -25,8 +25,9 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
 from soup.evaluation.functions import counting_part, refuse_split, to_score
 from soup.evaluation.settings import EvalSettings
-from soup.support.child_process import end_group, log_tail
+from soup.support.child_process import end_group
 from soup.support.json_text import parse_json
+from soup.support.log_ends import log_tail
 from soup.support.options import option_name
 from soup.support.text import pluralize, without_secrets
 

@@ -23,7 +23,8 @@ from typing import Any
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.stand_ins import replaced_names
 from soup.errors import EvaluatorError
-from soup.support.child_process import ChildProcess, log_tail
+from soup.support.child_process import ChildProcess
+from soup.support.log_ends import log_tail
 
 __all__ = ["LimitedCalls", "main"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.jobs.documents import read_json
 from soup.support.atomic_files import write_atomic
+from soup.support.log_ends import LINES, last_lines
 
 __all__ = [
     "LEFT_OUT",
@@ -20,8 +20,8 @@ __all__ = [
     "SO_IT_WAS",
     "JobStatus",
     "State",
+    "attempt_end",
     "divide_log",
-    "log_tail",
     "read_state",
     "rows_lost",
     "write_state",
@@ -29,7 +29,6 @@ __all__ = [
 
 
 LOSSES = "loss.jsonl"  # in a job's folder
-LOG_LINES = 15
 LEFT_OUT = "left out: "  # what a log says of a row that turned out to be bad in training
 SO_IT_WAS = "So it was in attempt "  # the last line of a reason that an earlier attempt had, too
 ATTEMPT = "===== another attempt, begun at "
@@ -117,14 +116,9 @@ def divide_log(folder: Path) -> None:
             file.write(f"\n{ATTEMPT}{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}\n")
 
 
-def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
+def attempt_end(folder: Path, lines: int = LINES) -> str:
     """Give the last lines that a job's last attempt logged, without reading the whole log."""
-    try:
-        with (folder / "log.txt").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
-            tail = file.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return ""
+    tail = last_lines(folder / "log.txt", lines)
     begins = [i for i, line in enumerate(tail, 1) if line.startswith(ATTEMPT)]
     return "\n".join(tail[begins[-1] if begins else 0 :])
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.jobs import SO_IT_WAS, Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state, rows_lost
+from finetune.jobs import SO_IT_WAS, Job, JobStatus, State, attempt_end, has_digest, read_stamp, read_state, rows_lost
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 from soup.support.text import format_bytes, pluralize
@@ -90,7 +90,7 @@ def failure_report(failed: Sequence[tuple[Job, JobOutcome]], count: int) -> str:
         lines.append(f"{job.name} {outcome.status}: {outcome.why}")
         if outcome.status == JobStatus.NOT_STARTED or not log.is_file():
             continue
-        if tail := _before_reason(log_tail(job.folder), outcome.why):
+        if tail := _before_reason(attempt_end(job.folder), outcome.why):
             lines.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in tail))
         lines.append(f"  all of it: {log}")
     mend = any(outcome.status == JobStatus.FAILED for _, outcome in failed)
@@ -117,7 +117,7 @@ def _by_code(code: int | None, job: Job) -> str:
 
 
 def _hint(job: Job, why: str) -> str:
-    text = f"{why}\n{log_tail(job.folder, 60)}"
+    text = f"{why}\n{attempt_end(job.folder, 60)}"
     for pattern, hint in HINTS:
         if re.search(pattern, text):
             space = free_space(job.folder)

@@ -26,8 +26,9 @@ from finetune.study.table import StudyResult, StudyTable
 from soup.errors import FinetuneError, SoupError
 from soup.search.bound_strategy import BoundStrategy
 from soup.support.atomic_files import write_atomic
-from soup.support.child_process import ChildProcess, log_tail
+from soup.support.child_process import ChildProcess
 from soup.support.json_text import read_json
+from soup.support.log_ends import log_tail
 from soup.support.text import bullet_list, without_secrets
 
 __all__ = ["plan_study", "run_study"]

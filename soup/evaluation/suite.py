@@ -22,6 +22,7 @@ from soup.evaluation.settings import ENGINE_OPTIONS, JUDGE_OPTIONS, EvalSettings
 from soup.merging.pool import Pool
 from soup.support.extras import missing_extra
 from soup.support.foreign_code import INTERRUPTIONS, Interruption, foreign_code
+from soup.support.log_ends import log_tail
 from soup.support.options import option_name, options_of
 from soup.support.plugins import EVALUATORS
 from soup.support.text import pluralize
@@ -270,7 +271,7 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
         text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
     if str(scratch) not in text:
         for log in sorted(scratch.glob("*.log")):
-            text += f"\nLog: {log}, which ends:\n{log.read_bytes()[-2000:].decode(errors='replace').rstrip()}"
+            text += f"\n{log_tail(log).lstrip()}"
         log = scratch / ERROR_LOG
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         text += f"\nThe whole trace: {log}"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soup.errors import RecipeError
 from soup.merging.recipe_yaml import absolute, read_fields, relative, yaml_text
 from soup.support.options import option_name
-from soup.support.plugins import METHODS, code_digest, file_digest
+from soup.support.plugins import METHODS, code_digest, code_file_digest
 from soup.support.text import bullet_list, did_you_mean, is_possible_path
 from soup.support.yaml_text import plain_values
 
@@ -226,7 +226,7 @@ class Recipe(BaseModel):
         if not colon and not self.method.endswith(".py"):
             return  # a name: a method of this install
         if file.endswith(".py") and Path(file).is_file():
-            self._refuse_other_code(file_digest(Path(file)))
+            self._refuse_other_code(code_file_digest(Path(file)))
         if not trusted:
             raise RecipeError(
                 f"Method {self.method} is code that comes with the recipe, and not with this install. Read it, and if "

@@ -11,10 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["ChildProcess", "end_group", "end_with_parent", "log_tail"]
+__all__ = ["ChildProcess", "end_group", "end_with_parent"]
 
 GRACE_SECONDS = 5.0
-TAIL_BYTES = 2000
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 # The supervisor leads the group. Its stdin ends when whoever started it is gone, killed or not; then all are killed.
@@ -107,12 +106,6 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     finally:
         _signal(process, signal.SIGKILL)
         process.wait()
-
-
-def log_tail(log: Path) -> str:
-    """Say where a log lies, and how it ends."""
-    tail = log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").rstrip()
-    return f" Log: {log}, which ends:\n{tail}"
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

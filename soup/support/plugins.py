@@ -31,7 +31,7 @@ __all__ = [
     "PluginInfo",
     "Registry",
     "code_digest",
-    "file_digest",
+    "code_file_digest",
     "import_plugin_modules",
     "load_object",
 ]
@@ -218,12 +218,12 @@ def code_digest(plugin: Callable[..., object]) -> str | None:
         return None
     try:
         source = inspect.getsourcefile(plugin)
-        return file_digest(Path(source)) if source else None
+        return code_file_digest(Path(source)) if source else None
     except (TypeError, OSError):
         return None
 
 
-def file_digest(path: Path) -> str:
+def code_file_digest(path: Path) -> str:
     """Digest a file of code, without running it."""
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 

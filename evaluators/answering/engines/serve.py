@@ -22,8 +22,9 @@ from evaluators.answering.engines.requests import ask_endpoint
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Candidate, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
-from soup.support.child_process import ChildProcess, log_tail
+from soup.support.child_process import ChildProcess
 from soup.support.file_lock import FileLock
+from soup.support.log_ends import log_tail
 from soup.support.options import option_name
 from soup.support.text import pluralize, without_secrets
 

@@ -28,9 +28,10 @@ from soup.errors import EvaluatorError
 from soup.evaluation.answer_loss import AnswerLoss, AnswerTask
 from soup.evaluation.api import Candidate, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
-from soup.support.child_process import ChildProcess, log_tail
+from soup.support.child_process import ChildProcess
 from soup.support.devices import torch_device
 from soup.support.extras import install_line
+from soup.support.log_ends import log_tail
 from soup.support.options import option_name
 
 __all__ = ["VLLM"]

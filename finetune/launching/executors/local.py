@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from finetune.config import FinetuneConfig
-from finetune.jobs import log_tail
+from finetune.jobs import attempt_end
 from finetune.launching.executors.liveness import is_alive
 from finetune.launching.executors.processes import (
     end_leftovers,
@@ -225,4 +225,4 @@ class LocalExecutor:
 def _lost_gpu(run: _RunningTask) -> bool:
     if not run.slot or run.code() == 0:
         return False
-    return any(word in log_tail(run.task.folder, 60) for word in LOST_GPU)
+    return any(word in attempt_end(run.task.folder, 60) for word in LOST_GPU)

@@ -16,12 +16,12 @@ from soup.errors import EvaluatorError
 from soup.search.workers.forking import ForkServer
 from soup.search.workers.protocol import Deaths, JobDone, PoolJob, StartWorker
 from soup.support.devices import count_gpus
+from soup.support.log_ends import last_lines
 from soup.support.options import speaks_in_flags
 from soup.support.threads import count_cores
 
 __all__ = ["LocalPool"]
 
-LOG_LINES = 15
 EventT = TypeVar("EventT")
 
 
@@ -130,7 +130,7 @@ class LocalPool(Generic[EventT]):
             return []
         how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
         title = f"{job.title}: the worker that evaluated it ended twice, {how}"
-        end = _tail(log) or self._server.last_words()
+        end = "\n".join(last_lines(log)) or self._server.last_words()
         return [job.failed(EvaluatorError(f"{title}. Its log: {log}, which ends:\n{end}"))]
 
 
@@ -140,10 +140,3 @@ def _devices() -> list[str]:
     if named is not None:
         return [device for device in named.split(",") if device.strip()]
     return [str(number) for number in range(count_gpus())]
-
-
-def _tail(log: Path) -> str:
-    try:
-        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:])
-    except OSError:
-        return ""

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from finetune.config import DataSet, TrainSettings
-from finetune.jobs import Job, JobStatus, State, log_tail, read_job, write_state
+from finetune.jobs import Job, JobStatus, State, attempt_end, read_job, write_state
 from finetune.launching.digests import Digests, is_preset
 from finetune.launching.estimates import estimate, trained_parameters
 from finetune.launching.executors.protocol import TaskExit
@@ -269,8 +269,8 @@ def test_a_state_that_an_earlier_attempt_left_says_nothing_of_this_one(tmp_path)
 
 def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path):
     (tmp_path / "log.txt").write_text("".join(f"line {i}\n" for i in range(200_000)))
-    assert log_tail(tmp_path, 2) == "line 199998\nline 199999"
-    assert log_tail(tmp_path / "none") == ""
+    assert attempt_end(tmp_path, 2) == "line 199998\nline 199999"
+    assert attempt_end(tmp_path / "none") == ""
 
 
 def test_a_job_reads_back_what_it_wrote(tmp_path):
