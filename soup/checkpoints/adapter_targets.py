@@ -8,7 +8,7 @@ the only one, and every key must have its match. What words do not tell, transfo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from soup.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapter
@@ -22,7 +22,7 @@ from soup.hf.key_mapping import layers_of_inputs_first, names_on_disk
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["WRAPPERS", "find_changes", "unties"]
+__all__ = ["WRAPPERS", "find_changes", "saved_module", "unties"]
 
 WRAPPERS = re.compile(  # of modules; those of parameters, which hold factors themselves, stay in the name
     r"\.(?:base_layer(?!(?:\.base_layer)*\.lora_)|modules_to_save|original_module)(?:\.default)?(?=\.)"
@@ -53,19 +53,38 @@ def find_changes(adapter: Adapter, base: Checkpoint) -> dict[str, Change]:
 def unties(adapter: Adapter, base: Checkpoint) -> bool:
     """Whether an adapter trains, each for itself, embeddings and output layer of a base that ties them.
 
-    PEFT saves a second copy of what it kept tied (`ensure_weight_tying`), or only saved along.
+    PEFT saves a second copy of what it kept tied (`ensure_weight_tying`) and no longer lists, or only saved along. In
+    one module that is saved as a whole the two stay tied.
     """
-    if not is_tied(base) or adapter.is_set("ensure_weight_tying"):
+    if not is_tied(base):
         return False
-    names = {WRAPPERS.sub("", key) for key in adapter.tensors if ".base_layer." not in key}
-    ends = {end for end in (EMBEDDINGS, OUTPUT) if any(name.endswith(f".{end}") for name in names)}
-    return bool(ends & _saved_weights(adapter)) or ends == {OUTPUT}
+    names = [WRAPPERS.sub("", key.removeprefix(PREFIX)) for key in adapter.tensors if ".base_layer." not in key]
+    ends = {end: _module_in_full(adapter, name) for name in names for end in (EMBEDDINGS, OUTPUT) if _ends(name, end)}
+    if len(ends) < 2:
+        return OUTPUT in ends or ends.get(EMBEDDINGS) is not None
+    is_copy = adapter.is_set("ensure_weight_tying") and ends[OUTPUT] is None
+    return ends[EMBEDDINGS] != ends[OUTPUT] and not is_copy
 
 
-def _saved_weights(adapter: Adapter) -> set[str]:
-    """Return how the names of the weights end that an adapter trains in full."""
+def _ends(name: str, end: str) -> bool:
+    return f".{name}".endswith(f".{end}")
+
+
+def saved_module(name: str, saved: Collection[str]) -> str | None:
+    """Return the module that PEFT saves as a whole, and that a tensor lies in.
+
+    Args:
+        name: The tensor's name in memory.
+        saved: How names of such modules end, as in `modules_to_save`, with or without a dot before it.
+    """
+    words = name.split(".")
+    around = (".".join(words[:count]) for count in range(1, len(words)))
+    return next((module for module in around if module.endswith(tuple(saved))), None)
+
+
+def _module_in_full(adapter: Adapter, name: str) -> str | None:
     listed = adapter.settings.get("modules_to_save")
-    return {f"{name.rpartition('.')[2]}.weight" for name in listed} if isinstance(listed, list) else set()
+    return saved_module(name, [saved for saved in listed if isinstance(saved, str)] if isinstance(listed, list) else ())
 
 
 class _Matching:
@@ -318,7 +337,7 @@ class _Matching:
     def _replaces(self, name: str, key: str) -> bool:
         """Whether a whole tensor of the adapter can take the place of the base's; tells if not."""
         ours, theirs = self.adapter.tensors[key], self.base.tensors[name]
-        if self._trains_apart(name):
+        if self._trains_apart(name, WRAPPERS.sub("", key.removeprefix(PREFIX))):
             self.wrong.append(
                 f"{key}: trained apart from the output layer that the base ties to {name}, which soup unties for "
                 "embed_tokens alone. Where the model's class can, PEFT makes it a whole model: merge_and_unload(), "
@@ -331,9 +350,9 @@ class _Matching:
         self._note_vocabulary(name, ours.shape)
         return False
 
-    def _trains_apart(self, name: str) -> bool:
+    def _trains_apart(self, name: str, key: str) -> bool:
         """Whether the adapter trains in full what the base ties its output layer to, which then stays as it was."""
-        is_trained = ".".join(name.split(".")[-2:]) in _saved_weights(self.adapter)
+        is_trained = _module_in_full(self.adapter, key) is not None
         return is_trained and is_tied_by_another_name(self.base, name)  # PEFT keeps such tied in no case
 
     def _note_vocabulary(self, name: str, shape: tuple[int, ...]) -> None:

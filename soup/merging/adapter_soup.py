@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soup.checkpoints.adapted import AdaptedCheckpoint, is_adapted, output_layer
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_deltas import Delta, Factor
-from soup.checkpoints.adapter_targets import WRAPPERS
+from soup.checkpoints.adapter_targets import WRAPPERS, saved_module
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.checkpoints.file_plan import FilePlan
@@ -148,6 +148,9 @@ class AdapterPlan:
         saved = [name for adapter in adapters for name in _list(adapter.settings.get("modules_to_save"))]
         ends = [name for name in self.whole.values() if _is_end(name)]
         saved += [name.split(".")[-2] for name in ends if output_layer(self.blend.inputs[0])]
+        around = {saved_module(WRAPPERS.sub("", key.removeprefix(PREFIX)), saved) for key in self.whole}
+        # One that lies in another is saved with it: PEFT can't load a wrapper within a wrapper.
+        saved = sorted({name for name in saved if any(module and module.endswith(name) for module in around)})
         biases = [adapter.settings.get("bias", "none") for adapter in adapters]
         keeps_tied = any(map(_keeps_tied, self.blend.inputs)) and not any(map(output_layer, self.blend.inputs))
         hub_id = HubId.parse(base)
@@ -166,7 +169,7 @@ class AdapterPlan:
             "exclude_modules": None,
             "layers_to_transform": None,
             "layers_pattern": None,
-            "modules_to_save": sorted({*saved}) or None,
+            "modules_to_save": saved or None,
             # Where embeddings and output layer are products, each that changes has its own: PEFT would add them twice.
             "ensure_weight_tying": keeps_tied and bool(ends),
             "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),

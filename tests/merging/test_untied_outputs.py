@@ -20,6 +20,7 @@ from soup.merging.pool import Pool
 from soup.testing import tiny_checkpoint
 from tests.helpers.merge_oracle import mean_of, read_back, recipe_of, same_bits
 from tests.helpers.tiny_adapters import linear_factors, write_adapter
+from tests.helpers.tiny_architectures import fine_tunes
 from tests.helpers.tiny_points import points_model
 from tests.helpers.vlm_families import save_family
 from tests.merging.test_peft_adapters import fill
@@ -53,10 +54,21 @@ def ends(state):
     ]
 
 
+VISION = r".*(vision|visual).*(q_proj|qkv)"
 UNTYING = {
     "the output layer": {"modules_to_save": ["lm_head"]},
     "the embeddings": {"modules_to_save": ["embed_tokens"]},
     "both": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "the whole language model": {"target_modules": VISION, "modules_to_save": ["language_model"]},
+    "the whole language model, which PEFT does not tie": {
+        "target_modules": VISION,
+        "modules_to_save": ["language_model"],
+        "ensure_weight_tying": True,
+    },
+    "the output layer, and the whole language model": {
+        "target_modules": VISION,
+        "modules_to_save": ["lm_head", "language_model"],
+    },
     "the output layer, and LoRA of the embeddings": {
         "modules_to_save": ["lm_head"],
         "target_modules": r".*\.(q_proj|embed_tokens)",
@@ -88,6 +100,22 @@ def test_the_soup_of_an_adapter_that_does_not_is_tied(tmp_path, kind):
     soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
     assert_close(load(tmp_path / "out").state_dict(), expected)
     assert read_back(tmp_path / "out").keys() == read_back(base).keys()
+
+
+@pytest.mark.parametrize(
+    ("saved", "is_tied"), [(["lm_head"], False), (["lm_head", "embed_tokens"], False), (["language_model"], True)]
+)
+def test_a_language_model_with_both_that_peft_does_not_look_into_is_tied_where_it_is_saved_as_a_whole(
+    tmp_path, saved, is_tied
+):
+    base = tmp_path / "base"
+    next(fine_tunes("blip-2")).float().save_pretrained(base)
+    config = {"target_modules": r".*qformer.*\.query", "modules_to_save": saved, "ensure_weight_tying": True}
+    expected = adapt(base, tmp_path / "pool" / "adapter", **config)
+    soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
+    made = load(tmp_path / "out").state_dict()
+    assert_close(made, expected)
+    assert torch.equal(*ends(made)) == is_tied
 
 
 def test_points_is_untied_too(tmp_path):
