@@ -18,7 +18,8 @@ from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
 from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied, is_tied_by_another_name, output_of
 from soup.errors import CheckpointError
-from soup.hf.key_mapping import layers_of_inputs_first, names_on_disk
+from soup.hf.key_mapping import bare_module, layers_of_inputs_first, names_on_disk
+from soup.hf.places import component_kind
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
@@ -96,6 +97,7 @@ class _Matching:
         self.parameters = ParameterTargets(adapter, base)
         self.by_plain_name = {words: _by_plain_name(base.tensors, words) for words in _NAMELESS}
         self.wrong: list[str] = []
+        self.is_made_on_loading = False  # a tensor that a key stands for
         self.vocabulary = 0  # rows of embeddings that the base has not as many of
         self.modules: dict[str, dict[str, str]] = {}
         self.whole: dict[str, str] = {}
@@ -155,10 +157,15 @@ class _Matching:
                 f"\nIt was trained after its vocabulary grew: base.resize_token_embeddings({self.vocabulary}), and "
                 "base.save_pretrained(BASE), make a base that it fits."
             )
+            merged = (
+                f"\nPEFT makes it a whole model: PeftModel.from_pretrained(base, '{self.adapter.path}')"
+                f".merge_and_unload().save_pretrained('{self.adapter.path}-merged')"
+            )
             raise CheckpointError(
                 f"{self.adapter.path}: does not fit its base {self.base.path}:\n"
                 f"{bullet_list(dict.fromkeys(self.wrong))}\n{option_name('base')} chooses another base"
-                f"{f'; {ADAPTER_CONFIG} names {named}' if named else ''}.{resized if self.vocabulary else ''}"
+                f"{f'; {ADAPTER_CONFIG} names {named}' if named else ''}."
+                f"{resized if self.vocabulary else ''}{merged if self.is_made_on_loading else ''}"
             )
         names = [name for name in self.base.tensors if name in deltas or name in stored]
         return {name: Change(tuple(deltas.get(name, ())), stored.get(name)) for name in names}
@@ -367,6 +374,8 @@ class _Matching:
             return name
         for nameless, grouped in self.by_plain_name.items():
             names = grouped.get(plain_name(name, nameless), [])
+            if nameless:  # without the word a tower's layer may have the name of the language model's
+                names = [other for other in names if component_kind(other) == component_kind(name)]
             if len(names) == 1:
                 return names[0]
             if names:
@@ -378,8 +387,20 @@ class _Matching:
         if renamed := self.by_name_in_memory.get(name):
             return renamed
         if not quietly:
-            self.wrong.append(f"{key}: the base has no such tensor{self.parameters.why_unknown}")
+            self.wrong.append(f"{key}: {self._why_unmatched(name)}")
         return None
+
+    def _why_unmatched(self, name: str) -> str:
+        if name not in self.names_in_memory:
+            return f"the base has no such tensor{self.parameters.why_unknown}"
+        self.is_made_on_loading = True
+        return "the base has no such tensor: transformers makes it of others on loading"
+
+    @cached_property
+    def names_in_memory(self) -> frozenset[str]:
+        """The names that tensors of the base's class have in memory."""
+        module = bare_module(self.base.path)
+        return frozenset() if module is None else frozenset(module.state_dict())
 
     @cached_property
     def by_name_in_memory(self) -> dict[str, str]:

@@ -152,6 +152,21 @@ def test_all_keys_that_the_base_has_no_place_for_are_listed(tmp_path):
         assert f"{key}: the base has no such tensor" in message
 
 
+def test_a_layer_of_a_tower_that_is_not_in_the_base_is_not_taken_for_the_language_model_s(tmp_path):
+    base = {
+        "model.layers.0.q_proj.weight": (6, 4),
+        "vision_model.blocks.0.attn.in_proj_weight": (18, 4),
+        "vision_tower.vision_model.encoder.layers.0.up.weight": (6, 4),
+    }
+    factors = linear_factors({"model.vision_model.layers.0.q_proj.weight": (6, 4)})
+    message = refusal(tmp_path, factors, base)
+    assert "model.vision_model.layers.0.q_proj.lora_A.weight: the base has no such tensor" in message
+    renamed = linear_factors({"model.vision_tower.encoder.layers.0.up.weight": (6, 4)})
+    adapter = write_adapter(tmp_path / "other", renamed, tmp_path / "base")
+    changes = AdaptedCheckpoint(adapter, Checkpoint(tmp_path / "base")).changes
+    assert changes.keys() == {"vision_tower.vision_model.encoder.layers.0.up.weight"}
+
+
 def test_a_bias_of_factors_that_the_base_has_no_place_for_is_the_key_that_is_named(tmp_path):
     factors = {**linear_factors(UP), "model.layers.0.up.lora_B.bias": torch.zeros(6)}
     message = refusal(tmp_path, factors, lora_bias=True)

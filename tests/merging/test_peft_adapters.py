@@ -175,6 +175,21 @@ def test_names_that_words_do_not_tell_are_those_of_transformers_own_conversion(t
     assert_same(read_back(tmp_path / "out"), expected)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "target"), [("step3p7", r".*vision_model.*q_proj"), ("qianfan_ocr", r".*vision_tower.*k_proj")]
+)
+def test_what_transformers_makes_of_other_tensors_on_loading_is_refused_with_the_way_out(
+    tmp_path, architecture, target
+):
+    base = tmp_path / "base"
+    next(fine_tunes(architecture)).float().save_pretrained(base)
+    expected = adapt(base, tmp_path / "pool" / "adapter", LoraConfig(r=4, target_modules=target))
+    with pytest.raises(CheckpointError, match="transformers makes it of others on loading") as refused:
+        recipe_of(tmp_path / "pool", base=base)
+    assert "PEFT makes it a whole model: PeftModel" in str(refused.value)
+    assert expected.keys() == read_back(base).keys()
+
+
 POINTS = {
     "linear": ("qwen2", {"target_modules": r".*\.(q_proj|up_proj|fc1)"}),
     "tied": ("qwen2_tied", {"target_modules": r"lm_head|.*\.(q_proj|embed_tokens)"}),
