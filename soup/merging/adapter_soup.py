@@ -335,14 +335,20 @@ def _side_by_side(module: _Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _small(module: _Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the best factors of the module's rank, and the squares of all singular values."""
+    """Return the best factors of the module's rank, and the squares of all singular values.
+
+    NaN and infinity have neither: such factors become NaN as a whole.
+    """
     import torch
 
     pairs = list(zip(module.deltas, module.numbers, strict=True))
     left = torch.cat([load_factor(delta.left).double() * number for delta, number in pairs], 1)
     right = torch.cat([load_factor(delta.right).double() for delta in module.deltas])
     outer, inner = torch.linalg.qr(left), torch.linalg.qr(right.T)
-    u, values, v = torch.linalg.svd(outer.R @ inner.R.T, full_matrices=False)
+    core = outer.R @ inner.R.T
+    if not core.isfinite().all():
+        return left[:, : module.rank] * math.nan, right[: module.rank] * math.nan, left.new_zeros(0)
+    u, values, v = torch.linalg.svd(core, full_matrices=False)
     root = values[: module.rank].sqrt()
     return outer.Q @ u[:, : module.rank] * root, (v[: module.rank] * root[:, None]) @ inner.Q.T, values.square()
 

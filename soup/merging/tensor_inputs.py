@@ -269,7 +269,9 @@ def blame(blend: Blend, name: str, problem: Problem) -> Problem:
         if is_adapted(checkpoint) and checkpoint.deltas_of(name)
     }
     bad = {label for label, parts in factors.items() if not all(map(is_finite, parts))}
-    labels = [label for label in problem.ingredient.split(", ") if not bad or label not in factors or label in bad]
+    base = blend.names[len(blend.weights) :] if is_low_rank(blend, blend.inputs[0].tensors[name]) else ()
+    joined = {*factors, *base}
+    labels = [label for label in problem.ingredient.split(", ") if not bad or label not in joined or label in bad]
     return replace(problem, ingredient=", ".join(labels))
 
 

@@ -179,9 +179,14 @@ def test_a_factor_with_nan_and_dropped_tensors_are_refused(tmp_path):
     factors = linear_factors(TARGETS, dtype="bfloat16")
     factors["model.layers.0.up.lora_A.weight"][0, 0] = torch.nan
     write_adapter(pool / "a1", factors, base, lora_alpha=8)
-    with pytest.raises(PoolError, match=r"model\.layers\.0\.up: NaN or infinity in a factor"):
-        as_adapter(pool, tmp_path / "one")
-    assert not (tmp_path / "one").exists()
+    for how in ("exact", "rank=3"):
+        with pytest.raises(PoolError, match=r"model\.layers\.0\.up: NaN or infinity in a factor"):
+            as_adapter(pool, tmp_path / "one", how)
+        assert not (tmp_path / "one").exists()
+        write = WriteOptions(as_adapter=how)
+        soup.merge(recipe_of(pool), tmp_path / how, merge=MergeOptions(allow_nonfinite=True), write=write)
+        made = load_file(tmp_path / how / "adapter_model.safetensors")
+        assert {name.split(".")[5] for name, value in made.items() if not value.isfinite().all()} == {"up"}
 
 
 @pytest.mark.parametrize("how", ["exact", "rank=3"])

@@ -121,6 +121,8 @@ class Karcher(Method):
 def sphere_mean(gram: Sequence[Sequence[float]], weights: Sequence[float], what: str) -> list[float]:
     """Return the coefficients of the mean on the sphere, times the mean length, by the vectors' dot products.
 
+    They are NaN where a vector holds NaN or infinity, so that the mean shows it.
+
     Args:
         gram: The dot products of k vectors, [k, k].
         weights: Their weights, from 0.
@@ -134,6 +136,8 @@ def sphere_mean(gram: Sequence[Sequence[float]], weights: Sequence[float], what:
     total = math.fsum(weights)
     w = torch.tensor([weight / total for weight in weights], dtype=torch.float64)
     dots = torch.tensor(gram, dtype=torch.float64)
+    if not bool(dots.isfinite().all()):
+        return [math.nan] * len(w)
     lengths = dots.diagonal().clamp_min(0).sqrt()
     length = float((w * lengths).sum())
     lives = (lengths > 0) & (w > 0)

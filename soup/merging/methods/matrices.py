@@ -10,6 +10,7 @@ do not see a rotation of the outputs, nor one of the inputs where `turns_inputs`
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class MatrixMethod(Method):
         used = [(each, weight) for each, weight in zip(deltas, parts.quotients, strict=True) if bool(each.any())]
         if not used:
             return block.base
-        merged = self.merged([each for each, _ in used], [weight for _, weight in used], block.raw[0].shape[1])
+        merged = self._merged(used, block.raw[0].shape[1])
         return block.base.add_(merged.to(block.accumulate_in).mul_(self.scale))
 
     def merge_low_rank(self, deltas: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -79,9 +80,20 @@ class MatrixMethod(Method):
         used = [(each, weight) for each, weight in shared if bool(each.any())]
         merged = torch.zeros_like(small[0])
         if used:
-            columns = deltas[0].right.shape[1]
-            merged = self.merged([each for each, _ in used], [weight for _, weight in used], columns) * self.scale
+            merged = self._merged(used, deltas[0].right.shape[1]) * self.scale
         return LowRank(outputs, merged) if inputs is None else LowRank(outputs @ merged, inputs.T)
+
+    def _merged(self, used: Sequence[tuple[torch.Tensor, float]], inputs: int) -> torch.Tensor:
+        """Merge the deltas, or give NaN where one holds NaN or infinity: a decomposition fails on these, or hides them.
+
+        Args:
+            used: The deltas with their weights.
+            inputs: The number of the matrix's columns.
+        """
+        deltas, weights = [each for each, _ in used], [weight for _, weight in used]
+        if not all(bool(each.isfinite().all()) for each in deltas):
+            return deltas[0].new_full(deltas[0].shape, math.nan)
+        return self.merged(deltas, weights, inputs)
 
     def work(self, shape: tuple[int, ...], count: int, rank: int | None = None) -> Work:
         """Count arrays and operations; see `Method.work`."""

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import soup
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.cli.app import cli
-from soup.errors import RecipeError
+from soup.errors import PoolError, RecipeError
 from soup.merging import kernel_library
 from soup.merging.method_building import build_method
 from soup.merging.options import MergeOptions
@@ -128,6 +128,19 @@ def test_what_all_agree_on_with_the_base_keeps_its_bits(pools, case):
     merged = merge(folder, method_of(case), f"frozen {case}", **CASES[case])
     base = load_file(folder / "base/model.safetensors")
     assert same_bits(merged[FROZEN], base[FROZEN])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_not_finite_is_named_or_stays_so_where_it_is_allowed(tmp_path, case):
+    folder, name = make_pool(tmp_path), "model.language_model.layers.1.mlp.weight"
+    file = folder / "ckpts" / "m1" / "model.safetensors"
+    state = load_file(file)
+    state[name][2, 2] = np.inf
+    save_file(state, file)
+    with pytest.raises(PoolError, match=rf"\n  - m1: {name}: NaN or infinity\. `allow_nonfinite`"):
+        merge(folder, method_of(case), **CASES[case])
+    allowed = merge(folder, method_of(case), options=MergeOptions(allow_nonfinite=True), **CASES[case])
+    assert not allowed[name].isfinite().all()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from soup.errors import PoolError
 from soup.merging.method_building import make_method
 from soup.merging.methods.base import LowRank
 from soup.merging.options import MergeOptions
@@ -100,3 +101,13 @@ def test_ranks_that_sum_to_more_than_a_side_are_taken_too(name):
     left, right = method.merge_low_rank(deltas, [1.0, 1.0, 1.0])
     whole = method.merged([a @ b for a, b in deltas], [1 / 3] * 3, 7)
     torch.testing.assert_close(left @ right, whole, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["knots", "swudi", "iso-c"])
+def test_an_adapter_that_is_not_finite_is_named(tmp_path, name):
+    folder = make_pool(tmp_path)
+    factors = linear_factors(SHAPES, 2, seed=1)
+    factors["layers.0.up.lora_A.weight"][1, 3] = torch.inf
+    write_adapter(folder / "ckpts" / "m1", factors, folder / "base")
+    with pytest.raises(PoolError, match=r"\n  - m1: layers\.0\.up\.weight: NaN or infinity\. `allow_nonfinite`"):
+        merge(folder, name)
