@@ -20,6 +20,7 @@ from soup.cli.base_models import base_model_commands
 from soup.cli.data import data_commands
 from soup.cli.evaluating import evaluating_commands
 from soup.cli.merging import merging_commands
+from soup.cli.options import Command
 from soup.cli.publishing import publishing_commands
 from soup.cli.searching import search_commands
 from soup.cli.selecting import selecting_commands
@@ -85,6 +86,8 @@ def main() -> None:
         sys.exit(1)
     except click.UsageError as error:
         error.show()
+        if error.ctx and isinstance(error.ctx.command, Command):
+            click.echo(f"Example: {error.ctx.command.example}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

@@ -145,8 +145,8 @@ def sweep(values: Values) -> None:
         help="Write a page that needs nothing else, and its numbers beside it (.json).",
     ),
     GroupedOption.of("Output", "--no-images", is_flag=True, help="Leave the images of questions out of the page."),
-    GroupedOption.of("Output", "--csv", "form", flag_value="csv", help="Print the table as CSV."),
-    GroupedOption.of("Output", "--markdown", "form", flag_value="markdown", help="Print the table as Markdown."),
+    GroupedOption.of("Output", "--csv", is_flag=True, help="Print the table as CSV."),
+    GroupedOption.of("Output", "--markdown", is_flag=True, help="Print the table as Markdown."),
     json_option,
 )
 def report(values: Values) -> None:
@@ -158,12 +158,15 @@ def report(values: Values) -> None:
     from soup.cli.console import open_board, print_json, print_table
     from soup.evaluation.run_directory import Kind, directory_kind
     from soup.report.page.document import directory_document, directory_table
+    from soup.report.page.render import refuse_page, write_report
     from soup.report.table_texts import as_csv, as_markdown
 
+    if sum(values[form] for form in ("csv", "markdown", "as_json")) > 1:
+        raise click.UsageError("--csv, --markdown and --json exclude each other")
+    if values["html"]:
+        refuse_page(values["html"])
     of_arena = arena_report(values["run"]) if directory_kind(values["run"]) == Kind.ARENA else None
     if values["html"]:
-        from soup.report.page.render import write_report
-
         document = of_arena[0] if of_arena else directory_document(values["run"], with_images=not values["no_images"])
         numbers = write_report(document, values["html"])
         with open_board(values) as board:
@@ -171,8 +174,8 @@ def report(values: Values) -> None:
     table = of_arena[1] if of_arena else directory_table(values["run"])
     if values["as_json"]:
         print_json(table.as_json())
-    elif values["form"]:
-        click.echo((as_csv if values["form"] == "csv" else as_markdown)(table), nl=False)
+    elif values["csv"] or values["markdown"]:
+        click.echo((as_csv if values["csv"] else as_markdown)(table), nl=False)
     elif of_arena:
         print_arena(of_arena[0])
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -118,7 +119,12 @@ class Command(cloup.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take what follows `--pool` as more of the pool."""
-        return super().parse_args(ctx, list(_repeated("--pool", args)))
+        try:
+            return super().parse_args(ctx, list(_repeated("--pool", args)))
+        except click.NoSuchOption as error:
+            options = [name for param in self.params for name in param.opts]
+            close = [name for name in options if _is_close(error.option_name, name)]
+            raise click.NoSuchOption(error.option_name, error.message, close, ctx) from error
 
     def invoke(self, ctx: click.Context) -> None:
         """Call the command's function with what was typed."""
@@ -126,6 +132,11 @@ class Command(cloup.Command):
         if ctx.params["quiet"] and ctx.params["verbose"]:
             raise click.UsageError("--quiet and --verbose exclude each other")
         ctx.invoke(self.callback, Values(ctx.params))
+
+
+def _is_close(typed: str, name: str) -> bool:
+    """Whether an option may be meant by what was typed; its dashes, which all have, make `--pool` no `--model`."""
+    return bool(get_close_matches(typed.strip("-"), [name.strip("-")]))
 
 
 def _repeated(option: str, words: Sequence[str]) -> Iterable[str]:

@@ -25,8 +25,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a file to write; it gets its name at the end. Missing parent directories are made.
 
     Whoever reads `path` at any time, after a power cut too, sees the whole old file or the whole new one, and so with
-    several that write it at once. An error or an interrupt leaves the old one, and nothing beside it.
+    several that write it at once. An error or an interrupt leaves the old one, and nothing beside it. What is no file
+    stays what it is: root would have a device replaced.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "a pipe, a device or a folder lies there. Choose another name", str(path))
     make_folders(path.parent)
     new = path.with_name(f".{path.name}.new")  # the same name each time: a later run overwrites what a kill left
     lock = FileLock.wait(new, PATIENCE_SECONDS, temporary=True)

@@ -472,6 +472,10 @@ WRONG = {
     "a pool to inspect": (1, "inspect ckpts", "no .safetensors file here"),
     "no run to report": (1, "report nowhere", "no journal"),
     "a file to report": (2, "report judge/judge.py", "is a file"),
+    "two forms of a report": (2, "report ckpts --csv --json", "--csv, --markdown and --json exclude each other"),
+    "a page on stdout": (1, "report ckpts --html -", "--html -: expected a file that ends in .html, .htm"),
+    "a page in its numbers": (1, "report ckpts --html x.json", "x.json: expected a file that ends in .html, .htm"),
+    "a page whose numbers hit a file": (1, "report ckpts --html ckpts/a/config.html", "which no report wrote"),
     "a run that is a file": (
         2,
         "greedy --pool ckpts --eval python:judge/judge.py:score --run-dir judge/judge.py",
@@ -510,6 +514,17 @@ def test_a_wrong_input_is_one_clean_message(soup, here, name):
     if code == 1:
         assert done.stderr.startswith("error: ") or "\nerror: " in done.stderr
     assert tree(here) == before
+
+
+def test_wrong_usage_ends_with_the_command_s_example(soup):
+    for line in ("eval --pool ckpts", "check ckpts", "merge ckpts -o out"):
+        name = line.split()[0]
+        assert soup(*line.split(), code=2).stderr.endswith(f"\nExample: {cli.commands[name].example}\n")
+
+
+def test_options_are_suggested_by_their_names_and_not_by_their_dashes(soup):
+    assert "No such option '--pool'.\n" in soup("eval", "--pool", "ckpts", code=2).stderr  # no Did you mean '--model'
+    assert "Did you mean '--batch-size'?" in soup("eval", "x", "--batchsize", "3", code=2).stderr
 
 
 def test_a_wrong_input_with_json_leaves_stdout_empty(soup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,22 @@ def test_an_old_file_is_replaced(tmp_path):
     for text in ("a long first text", "short"):
         write_atomic(path, text)
     assert path.read_text() == "short"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder"])
+def test_what_is_no_file_is_not_replaced(kind, tmp_path):
+    path = tmp_path / "state.json"
+    make = {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "link to a device": lambda: path.symlink_to("/dev/null"),
+    }
+    make[kind]()
+    before = path.lstat()
+    with pytest.raises(FileExistsError, match=r"a pipe, a device or a folder lies there.*state\.json"):
+        write_atomic(path, "new")
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert names_in(tmp_path) == ["state.json"]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)

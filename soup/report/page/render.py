@@ -10,11 +10,17 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from soup.errors import OutputError
 from soup.report.page.charts import scale_of
 from soup.support.atomic_files import write_atomic
+from soup.support.options import option_name
 from soup.support.text import format_bytes, format_duration, printable, short_labels
 
-__all__ = ["render_page", "write_report"]
+__all__ = ["refuse_page", "render_page", "write_report"]
+
+SUFFIXES = (".html", ".htm")
+NUMBERS_START = b'{\n "schema": 1,\n "kind": "'
+"""How the numbers of every page begin, and no other file of a run, study or arena."""
 
 
 def write_report(document: Mapping[str, object], path: Path) -> Path:
@@ -22,12 +28,34 @@ def write_report(document: Mapping[str, object], path: Path) -> Path:
 
     Args:
         document: What `run_document` or another of its kind gives.
-        path: Where the page goes; an earlier file is replaced.
+        path: Where the page goes; an earlier page and its numbers are replaced.
+
+    Raises:
+        OutputError: see `refuse_page`.
     """
+    refuse_page(path)
     numbers = path.with_suffix(".json")
     write_atomic(path, render_page(document))
     write_atomic(numbers, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return numbers
+
+
+def refuse_page(path: Path) -> None:
+    """Refuse before any work a name that is no page's, and one whose numbers would replace what no report wrote.
+
+    Raises:
+        OutputError: another suffix, or another file (`arena.json`, `pool.json`, `config.json`) beside it.
+    """
+    name, numbers = option_name("html"), path.with_suffix(".json")
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{name} {path}: expected a file that ends in {', '.join(SUFFIXES)}.")
+    if not numbers.is_file():
+        return
+    with numbers.open("rb") as file:
+        if file.read(len(NUMBERS_START)) not in (b"", NUMBERS_START):
+            raise OutputError(
+                f"{name} {path}: its numbers would go into {numbers}, which no report wrote. Choose another name."
+            )
 
 
 def render_page(document: Mapping[str, object]) -> str:
