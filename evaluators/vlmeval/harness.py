@@ -26,7 +26,7 @@ from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import lost_rows_remark, mended_rows_remark
-from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
+from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total_of
 from evaluators.vlmeval.shots import RULE, add_examples
 from evaluators.vlmeval.shown_questions import categories, show_questions
 from evaluators.vlmeval.videos import VideoFolder
@@ -74,6 +74,7 @@ class VLMEval(Harness):
         self._judging = Judging(settings, self._engine.close)
         self._images = ImageFiles()
         self._data_sets: dict[str, DataSet] = {}  # by name, and the digest of the file
+        self._totals: dict[tuple[Benchmark, str], Callable[[Mapping[str, float]], float]] = {}  # by the same digest
 
     @classmethod
     def target_of(cls, name: str) -> str | None:
@@ -193,7 +194,10 @@ class VLMEval(Harness):
     def total(self, benchmark: Benchmark, points: Mapping[str, float]) -> float:
         """Return what the points of all questions come to, by VLMEvalKit's own sum."""
         entry = known_benchmark(benchmark)
-        return total(entry, self._data_set(entry, benchmark), points)
+        key = (benchmark, file_digest(data_file(entry)))
+        if key not in self._totals:
+            self._totals[key] = total_of(entry, self._data_set(entry, benchmark))
+        return self._totals[key](points)
 
     def categories(self, benchmark: Benchmark) -> Mapping[str, str]:
         """Return the category of each question, by the column of the data that VLMEvalKit reports by."""

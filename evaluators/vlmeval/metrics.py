@@ -22,7 +22,7 @@ from evaluators.vlmeval.known_results import known_results
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
 from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate
-from evaluators.vlmeval.question_groups import mean_of_parts
+from evaluators.vlmeval.question_groups import PointsSum, sum_of_parts
 from evaluators.vlmeval.stand_ins import SilentLogger, replaced_names
 
 __all__ = ["METRICS", "Metric", "metric_of"]
@@ -39,13 +39,13 @@ class Metric:
         score_rows: Called with VLMEvalKit's data set, the table, and the LLM judge's session (None: no judge).
         description: The metric in words, for the identity.
         can_use_judge: Whether a judge can be asked where matching finds nothing.
-        sum_points: Called with one row for each question and their points, gives the score; None: it is their mean.
+        sum_points: Called with one row for each question, gives what makes the score of their points; None: their mean.
     """
 
     score_rows: Callable[[DataSet, Frame, JudgeSession | None], MetricResult]
     description: str
     can_use_judge: bool = True
-    sum_points: Callable[[Frame, Sequence[float]], float] | None = None
+    sum_points: Callable[[Frame], PointsSum] | None = None
 
 
 def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
@@ -204,9 +204,8 @@ def _sum_groups(rows: Frame) -> tuple[float, float]:
     return float((overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3), float(overall["aAcc"])
 
 
-def _sum_figures(rows: Frame, points: Sequence[float]) -> float:
-    value, _ = _sum_groups(rows.assign(score=[point == 1 for point in points]))
-    return value
+def _sum_figures(rows: Frame) -> PointsSum:
+    return lambda points: _sum_groups(rows.assign(score=[point == 1 for point in points]))[0]
 
 
 MME_TOTAL = 2800  # 2,000 of perception and 800 of reasoning
@@ -317,5 +316,5 @@ def metric_of(benchmark: VLMEvalBenchmark) -> Metric:
         return METRICS[benchmark.metric]
     can_use_judge = benchmark.rule.judge != "never"
     rule = benchmark.rule
-    sum_points = partial(mean_of_parts, rule) if rule.parts or rule.weight else None
+    sum_points = partial(sum_of_parts, rule) if rule.parts or rule.weight else None
     return Metric(partial(score_by_evaluate, rule), rule.description, can_use_judge, sum_points)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evaluators.vlmeval.library_types import IMAGE_COLUMNS, DataSet, Frame
 from evaluators.vlmeval.rule import Rule
 
-__all__ = ["grouped_ids", "mean_of_parts", "with_companions"]
+__all__ = ["grouped_ids", "mean_of_parts", "sum_of_parts", "with_companions"]
 
 Leaf = tuple[tuple[str, ...], float, float]
 """Of a question: its part, and the part of that, and so on; how much it counts there; its points."""
+
+PointsSum = Callable[[Sequence[float]], float]
+"""From the points of rows to the total, 0 to 100."""
 
 
 def grouped_ids(rule: Rule, frame: Frame) -> list[str]:
@@ -43,19 +46,26 @@ def mean_of_parts(rule: Rule, frame: Frame, points: Sequence[float]) -> float:
         frame: One row or more for each question.
         points: Of each row; a group that is one question counts once.
     """
+    return sum_of_parts(rule, frame)(points)
+
+
+def sum_of_parts(rule: Rule, frame: Frame) -> PointsSum:
+    """Return what makes the total of the points of some rows, which are looked at once; see `mean_of_parts`."""
     questions = grouped_ids(rule, frame) if rule.is_whole else range(len(frame))
-    by_question = dict(zip(questions, points, strict=True))
-    if rule.parts is None and rule.weight is None:
-        return 100 * math.fsum(by_question.values()) / len(by_question)
-    leaves = {
-        question: (
-            rule.parts(row) if rule.parts else (),
-            rule.weight(row) if rule.weight else 1.0,
-            by_question[question],
-        )
-        for question, row in zip(questions, frame.to_dict("records"), strict=True)
-    }
-    return 100 * _mean([*leaves.values()])
+    places: dict[object, tuple[tuple[str, ...], float]] = {}
+    if rule.parts is not None or rule.weight is not None:
+        places = {
+            question: (rule.parts(row) if rule.parts else (), rule.weight(row) if rule.weight else 1.0)
+            for question, row in zip(questions, frame.to_dict("records"), strict=True)
+        }
+
+    def total(points: Sequence[float]) -> float:
+        by_question = dict(zip(questions, points, strict=True))
+        if not places:
+            return 100 * math.fsum(by_question.values()) / len(by_question)
+        return 100 * _mean([(*places[question], point) for question, point in by_question.items()])
+
+    return total
 
 
 def with_companions(data_set: DataSet, rule: Rule, frame: Frame) -> Frame:

@@ -34,7 +34,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Prompt, Score
 from soup.support.text import whole_characters
 
-__all__ = ["ask_circles", "ask_rows", "plain_part", "score", "total"]
+__all__ = ["ask_circles", "ask_rows", "plain_part", "score", "total_of"]
 
 PLAIN = {"PRED_FORMAT": "tsv", "PRINT_VANILLA": "", "VERBOSE": ""}
 _environment: dict[str, str | None] = {}  # what these were before
@@ -129,22 +129,25 @@ def score(
     return Score(result.value, n=len(points), questions=points, unparsed=unparsed)
 
 
-def total(benchmark: VLMEvalBenchmark, data_set: DataSet, points: Mapping[str, float]) -> float:
-    """Return the score that the points of all questions come to, 0 to 100.
+def total_of(benchmark: VLMEvalBenchmark, data_set: DataSet) -> Callable[[Mapping[str, float]], float]:
+    """Return what makes a score, 0 to 100, of the points of all questions by their ids.
 
     Args:
         benchmark: Whose data set.
-        data_set: VLMEvalKit's.
-        points: By question.
+        data_set: VLMEvalKit's; its rows are looked at once.
     """
-    sum_points = metric_of(benchmark).sum_points
-    if sum_points is None:
-        return 100 * math.fsum(points.values()) / len(points)
+    make_sum = metric_of(benchmark).sum_points
+    if make_sum is None:
+        return lambda points: 100 * math.fsum(points.values()) / len(points)
     questions = question_ids(benchmark, data_set.data)
     with python_strings():
-        return sum_points(
-            data_set.data.drop(columns=[*IMAGE_COLUMNS], errors="ignore"), [points[question] for question in questions]
-        )
+        sum_points = make_sum(data_set.data.drop(columns=[*IMAGE_COLUMNS], errors="ignore"))
+
+    def total(points: Mapping[str, float]) -> float:
+        with python_strings():
+            return sum_points([points[question] for question in questions])
+
+    return total
 
 
 def _rounds(rows: list[Row], questions: list[str]) -> Iterator[list[int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,8 +25,11 @@ __all__ = ["Dispute", "QuestionSet", "Total"]
 RULE = "disputed, 1"
 """The rule's name and version, a part of every estimate's key."""
 
-TRIED_FLIPS = 5
-"""So many questions are flipped, one by one, to see what one can change in a score."""
+MOST_WEIGHT = 4.0
+"""A group that weighs more than so many times the mean of all is asked, and not sampled."""
+
+TRIED = 16
+"""So many groups are weighed one by one, to see what one can change in a score."""
 
 Total = Callable[[Mapping[str, float]], float]
 """A benchmark's own rule: the score, 0 to 100, that the points of all of its questions come to."""
@@ -37,10 +40,11 @@ class QuestionSet:
     """What one soup is asked on one benchmark.
 
     Args:
-        disputed: Questions on which the single models differ.
-        agreed: The points that they all have, by each of the other questions.
+        disputed: Questions that every soup is asked.
+        agreed: The points that all single models have, by each of the other questions.
         audited: The groups of agreed questions that are asked all the same.
         groups: How many groups there are to draw from.
+        weight: By how many points one question of them can change the score.
         facts: What it follows from: the rule, its audit, and the single models' scores.
     """
 
@@ -48,6 +52,7 @@ class QuestionSet:
     agreed: Mapping[str, float]
     audited: tuple[tuple[str, ...], ...]
     groups: int
+    weight: float
     facts: tuple[object, ...]
 
     @cached_property
@@ -86,14 +91,9 @@ class QuestionSet:
             asked=len(scored),
             correction=(self.groups - count) / count * math.fsum(changes),
             variance=scale * math.fsum(change**2 for change in changes),
-            unseen=scale * self._largest_flip(points, value, total) ** 2,
+            unseen=scale * self.weight**2,
         )
         return Score(value, len(points), points, estimate=estimate)
-
-    def _largest_flip(self, points: Mapping[str, float], value: float, total: Total) -> float:
-        """Return by how much one question can change the score, of a few that are tried."""
-        flips = [{group[0]: 1.0 - self.agreed[group[0]]} for group in self.audited[:TRIED_FLIPS]]
-        return max(abs(total({**points, **flip}) - value) for flip in flips)
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,15 @@ class Dispute:
     """On which questions of a benchmark the single models of a pool differ.
 
     Args:
-        disputed: Those questions.
+        disputed: Those questions, and those that weigh so much that every soup is asked them, too.
         agreed: The points that all single models have, by each of the others.
+        weight: By how many points one of these can change the score.
         facts: What it follows from.
     """
 
     disputed: frozenset[str]
     agreed: Mapping[str, float]
+    weight: float
     facts: tuple[object, ...]
 
     @classmethod
@@ -128,7 +130,12 @@ class Dispute:
         if any(abs(total(score.questions or {}) - score.value) > 1e-6 for score in singles.values()):
             return "its score does not follow from its questions' points"
         agreed = {index: points for index, points in first.items() if all(row[index] == points for row in rows if row)}
-        return cls(frozenset(first.keys() - agreed.keys()), agreed, (RULE, sorted(singles)))
+        groups = _grouped(agreed)
+        heavy, weight = _weigh([group[0] for group in groups.values()], first, total)
+        for index in heavy:
+            for member in groups[_group_of(index)]:
+                del agreed[member]
+        return cls(frozenset(first.keys() - agreed.keys()), agreed, weight, (RULE, sorted(singles)))
 
     def questions_of(self, recipe_digest: str, audit: AuditSize) -> QuestionSet | None:
         """Return what a soup is asked; None where that is everything.
@@ -140,12 +147,58 @@ class Dispute:
         """
         if not self.agreed:
             return None
-        groups: dict[str, list[str]] = {}
-        for index in self.agreed:
-            groups.setdefault(index.partition("/")[0], []).append(index)
+        groups = _grouped(self.agreed)
         count = audit.count(len(self.agreed), len(groups))
         if count is None:
             return None
         drawn = sorted(groups, key=lambda group: hashlib.sha256(f"{recipe_digest} {group}".encode()).digest())[:count]
         audited = tuple(tuple(groups[group]) for group in drawn)
-        return QuestionSet(self.disputed, self.agreed, audited, len(groups), (*self.facts, audit.share))
+        return QuestionSet(self.disputed, self.agreed, audited, len(groups), self.weight, (*self.facts, audit.share))
+
+
+def _group_of(index: str) -> str:
+    return index.partition("/")[0]
+
+
+def _grouped(indices: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for index in indices:
+        groups.setdefault(_group_of(index), []).append(index)
+    return groups
+
+
+def _weigh(indices: Sequence[str], points: Mapping[str, float], total: Total) -> tuple[list[str], float]:
+    """Return the questions that weigh more than `MOST_WEIGHT` times the mean, and the most that one of the others does.
+
+    A weight is what the score gains, in points, from a wrong answer to a right one. A total may take long, so that
+    halves are weighed, and halves of these, as long as one question in them could weigh so much.
+
+    Args:
+        indices: One question of each group: metrics are sums over groups.
+        points: Of all questions.
+        total: The benchmark's own rule.
+    """
+    if not indices:
+        return [], 0.0
+
+    def weigh(some: Sequence[str]) -> float:
+        low, high = ({**points, **dict.fromkeys(some, value)} for value in (0.0, 1.0))
+        return abs(total(high) - total(low))
+
+    whole = weigh(indices)
+    most = MOST_WEIGHT * whole / len(indices)
+    tried = [weigh([index]) for index in indices[:: -(-len(indices) // TRIED)]]
+    least, heavy = min(tried), list[str]()
+    left = [(indices, whole)]
+    while left:
+        some, weight = left.pop()
+        if weight - least * (len(some) - 1) <= most:
+            continue
+        if len(some) == 1:
+            heavy += some
+            continue
+        half = len(some) // 2
+        first = weigh(some[:half])
+        left += [(some[:half], first), (some[half:], weight - first)]
+    light = [weight for weight in tried if weight <= most]
+    return heavy, math.sqrt(math.fsum(weight**2 for weight in light) / len(light)) if light else most

@@ -90,6 +90,57 @@ def test_the_interval_holds_the_true_score_in_95_of_100_draws(grouped, changes):
     assert held >= 0.94 * len(estimated_scores)
 
 
+class CategoryMeans:
+    """The mean of the means of categories, of which each question has one; counts how often it is asked."""
+
+    def __init__(self, sizes, seed=3):
+        self.labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+        random.Random(seed).shuffle(self.labels)
+        self.sizes, self.calls = sizes, 0
+
+    def __call__(self, points):
+        self.calls += 1
+        sums = [0.0] * len(self.sizes)
+        for index, value in points.items():
+            sums[self.labels[int(index)]] += value
+        return 100 * math.fsum(total / size for total, size in zip(sums, self.sizes, strict=True)) / len(sums)
+
+    def dispute(self):
+        """Of two single models, which differ on one question in seven."""
+        dice = random.Random(5)
+        first = {str(number): float(dice.random() < 0.7) for number in range(len(self.labels))}
+        second = {index: 1 - value if int(index) % 7 == 0 else value for index, value in first.items()}
+        singles = {name: Score(self(row), len(row), row) for name, row in (("a", first), ("b", second))}
+        return first, Dispute.among(singles, self)
+
+
+@pytest.mark.parametrize("sizes", [(5, 5, 5, 985), (10, 100, 1990), (50, 950), (20, 40, 80, 160, 320, 640)])
+def test_the_interval_of_a_mean_of_lopsided_categories_holds_the_true_score_in_95_of_100_soups(sizes):
+    metric, dice, held = CategoryMeans(sizes), random.Random(0), 0
+    first, dispute = metric.dispute()
+    for soup in range(200):
+        points = {i: 1 - value if dice.random() < (0.1 if value else 0.02) else value for i, value in first.items()}
+        questions = dispute.questions_of(f"sha256:{soup}", AuditSize(0.05))
+        answers = {index: points[index] for index in questions.asked}
+        score = questions.estimate(Score(0.0, len(answers), answers), metric)
+        low, high = score.estimate.interval(score.value)
+        held += low <= metric(points) <= high
+    assert held >= 0.92 * 200, "95 of 100 within what 200 draws tell"
+
+
+def test_every_soup_is_asked_the_questions_that_weigh_most_and_equal_ones_cost_few_totals():
+    metric = CategoryMeans((5, 5, 990))
+    _, dispute = metric.dispute()
+    small = {str(number) for number, label in enumerate(metric.labels) if label < 2}
+    assert small <= dispute.disputed
+    assert len(dispute.disputed - small) < 990 / 6, "of the large category no more than the disputed"
+    assert dispute.weight == pytest.approx(100 / 3 / 990), "of those that are sampled"
+    equal = CategoryMeans((1000,))
+    _, dispute = equal.dispute()
+    assert len(dispute.disputed) == 143
+    assert equal.calls < 50
+
+
 def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
     singles = pool_of_two(grouped=False)
     points = soup_of(singles, changes=60)
@@ -106,7 +157,7 @@ def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
 )
 def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, audit, size):
     agreed = {str(number): 1.0 for number in range(count)}
-    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", AuditSize(audit))
+    questions = Dispute(frozenset(["x"]), agreed, 1.0, ()).questions_of("sha256:0", AuditSize(audit))
     if not size:
         assert questions is None, "forty are all asked"
     else:
@@ -115,7 +166,7 @@ def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, 
 
 def test_groups_are_audited_as_a_whole_and_each_soup_has_a_draw_of_its_own():
     agreed = dict.fromkeys(indices(grouped=True), 1.0)
-    draws = [Dispute(frozenset(), agreed, ()).questions_of(f"sha256:{draw}", AuditSize(0.1)) for draw in (0, 0, 1)]
+    draws = [Dispute(frozenset(), agreed, 1.0, ()).questions_of(f"sha256:{draw}", AuditSize(0.1)) for draw in (0, 0, 1)]
     assert draws[0] == draws[1]
     assert draws[0].digest != draws[2].digest
     assert draws[0].asked != draws[2].asked
@@ -125,9 +176,9 @@ def test_groups_are_audited_as_a_whole_and_each_soup_has_a_draw_of_its_own():
 
 
 def test_what_is_known_of_the_others_is_a_part_of_the_question_set():
-    first = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(100)}, ("rule", ["a"]))
-    second = Dispute(frozenset(["x"]), {str(number): float(number > 0) for number in range(100)}, ("rule", ["a"]))
-    third = Dispute(first.disputed, first.agreed, ("rule", ["b"]))
+    first = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(100)}, 1.0, ("rule", ["a"]))
+    second = Dispute(frozenset(["x"]), {str(number): float(number > 0) for number in range(100)}, 1.0, ("rule", ["a"]))
+    third = Dispute(first.disputed, first.agreed, 1.0, ("rule", ["b"]))
     digests = {dispute.questions_of("sha256:0", AuditSize(0.6)).digest for dispute in (first, second, third)}
     assert len(digests) == 3
 
@@ -142,7 +193,7 @@ def test_a_benchmark_whose_score_is_not_that_of_its_points_disputes_nothing():
 
 def test_an_evaluator_that_answers_other_questions_is_an_error():
     agreed = {str(number): 1.0 for number in range(100)}
-    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", AuditSize(0.5))
+    questions = Dispute(frozenset(["x"]), agreed, 1.0, ()).questions_of("sha256:0", AuditSize(0.5))
     for answers in ({"x": 1.0}, {**dict.fromkeys(questions.asked, 1.0), "y": 1.0}, {}):
         with pytest.raises(EvaluatorError, match="51 questions that were asked"):
             questions.estimate(Score(100.0, 1, answers), mean)
@@ -165,7 +216,7 @@ def test_a_long_search_audits_a_part_of_that_at_first_unless_a_share_was_typed()
 
 
 def test_a_larger_audit_holds_the_smaller_so_that_little_is_asked_anew():
-    dispute = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(400)}, ())
+    dispute = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(400)}, 1.0, ())
     sizes = [AuditSize(0.05, 0.25), AuditSize(0.05, 0.25).doubled(), AuditSize(0.05, 0.8).doubled()]
     quarter, half, whole = (dispute.questions_of("sha256:0", size) for size in sizes)
     assert [len(questions.audited) for questions in (quarter, half, whole)] == [13, 25, 50]
@@ -200,7 +251,7 @@ def test_the_digest_of_a_question_set_does_not_depend_on_the_order_of_questions_
 
 def test_of_groups_that_are_audited_the_variance_is_that_of_a_draw_without_return():
     agreed = dict.fromkeys(indices(grouped=True), 1.0)
-    questions = Dispute(frozenset(), agreed, ()).questions_of("sha256:0", AuditSize(0.5))
+    questions = Dispute(frozenset(), agreed, 100 / COUNT, ()).questions_of("sha256:0", AuditSize(0.5))
     changed = {group[0] for group in questions.audited[:3]}  # one question of four
     answers = {name: float(name not in changed) for name in questions.asked}
     estimate = questions.estimate(Score(mean(answers), len(answers), answers), mean).estimate
