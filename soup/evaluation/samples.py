@@ -16,6 +16,10 @@ from soup.evaluation.objective import Objective
 __all__ = ["Sample", "question_changes", "samples_of", "samples_of_changes"]
 
 
+ROUNDING = 1e-8
+"""So far a score may be from the mean of its points, both 0 to 1, and be that mean all the same."""
+
+
 class Sample(NamedTuple):
     """A benchmark's weight, and a number of each of its questions, whose mean counts."""
 
@@ -65,7 +69,8 @@ def question_changes(score: Score, other: Score) -> dict[str, float] | None:
     """Return how many points more each question has, in the order of their indices.
 
     What was added to an estimate (`Score.corrected`) counts as questions more that changed, as few as can be: nobody
-    asked them, so that it is not known which.
+    asked them, so that it is not known which. Where a metric is no plain mean of points, what its change is apart from
+    theirs is shared out among all questions, so that the mean of the changes is that of the scores.
 
     Args:
         score: One.
@@ -82,6 +87,9 @@ def question_changes(score: Score, other: Score) -> dict[str, float] | None:
     if added:
         equal = [index for index, change in changes.items() if change == 0][: math.ceil(abs(added))] or [*changes]
         changes |= {index: changes[index] + added / len(equal) for index in equal}
+    apart = (score.value - other.value) / 100 - math.fsum(changes.values()) / len(changes)
+    if abs(apart) > ROUNDING:
+        changes = {index: change + apart for index, change in changes.items()}
     return changes
 
 

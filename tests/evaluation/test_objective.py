@@ -248,6 +248,18 @@ def test_weights_count_in_a_difference():
     assert paired_difference(first, other, Objective({"a": 3.0})).mean == pytest.approx(100 * (3 * 0.25 - 0.25) / 4)
 
 
+def test_a_score_that_is_no_mean_of_its_points_differs_by_as_much_as_the_scores_do():
+    ours, theirs = (answered(right, 400)["bench"] for right in (range(210), range(10, 215)))
+    plain = paired_difference({"a": ours}, {"a": theirs}, PLAIN)
+    assert plain.mean == pytest.approx(1.25)
+    lower = replace(ours, value=theirs.value - 3)  # by its categories, say
+    difference = paired_difference({"a": lower}, {"a": theirs}, PLAIN)
+    assert difference.mean == pytest.approx(-3)
+    assert (difference.high - difference.low) == pytest.approx(plain.high - plain.low, abs=0.1)
+    assert difference.low <= difference.mean <= difference.high
+    assert difference.p_better < 0.01 < 0.8 < plain.p_better
+
+
 def test_without_each_question_s_points_there_is_no_interval():
     assert paired_difference({"a": Score(50.0)}, {"a": Score(40.0)}, PLAIN) is None
     assert paired_difference(answered({1}, 9), answered({1}, 8), PLAIN) is None, "not the same questions"
