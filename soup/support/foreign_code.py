@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["INTERRUPTIONS", "Interruption", "foreign_code"]
 
@@ -34,6 +35,7 @@ class _Process:
                 self._changes.enter_context(_directory_kept())
                 self._changes.enter_context(_stdout_on_stderr())
                 self._changes.enter_context(redirect_stdout(sys.stderr))
+                self._changes.enter_context(_exits_told())
             self._runs += 1
         try:
             yield
@@ -49,10 +51,11 @@ _PROCESS = _Process()
 
 @contextmanager
 def foreign_code() -> Iterator[None]:
-    """Let code run that may print, start programs that print, leave the working directory, or fork.
+    """Let code run that may print, start programs that print, leave the working directory, fork, or end the process.
 
     What it and they write to stdout goes to stderr: stdout is for the answer. Relative paths mean afterwards what they
-    meant before. A child process that comes back from it ends here: else two would go on with the same run.
+    meant before. A child process that comes back from it ends here: else two would go on with the same run. Where it
+    calls `os._exit`, which nobody can catch, that is told, and is no success.
     """
     process = os.getpid()
     with _PROCESS.changed():
@@ -88,3 +91,26 @@ def _stdout_on_stderr() -> Iterator[None]:
         if stdout is not None:
             os.dup2(stdout, 1)
             os.close(stdout)
+
+
+@contextmanager
+def _exits_told() -> Iterator[None]:
+    leave, process = os._exit, os.getpid()
+
+    def leave_told(status: int) -> NoReturn:
+        if os.getpid() != process:  # a child, which ends like that
+            leave(status)
+        code, line = sys._getframe(1).f_code, sys._getframe(1).f_lineno
+        text = (
+            f"error: {code.co_qualname} ({code.co_filename}:{line}) ended the whole process by os._exit({status}). "
+            "What was done before is kept: mend the cause and type the same command."
+        )
+        with suppress(OSError):  # there is no stderr
+            os.write(2, f"\n{text}\n".encode(errors="backslashreplace"))
+        leave(1)
+
+    os._exit = leave_told
+    try:
+        yield
+    finally:
+        os._exit = leave

@@ -82,3 +82,29 @@ os.write(1, b"went on\\n")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout == b"went on\n"
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_code_that_ends_the_whole_process_is_told_and_is_no_success(status):
+    code = (
+        "import os, sys\n"
+        "from soup.support.foreign_code import foreign_code\n"
+        "def judge(status):\n"
+        "    os._exit(status)\n"
+        "with foreign_code():\n"
+        "    if os.fork() == 0:\n"
+        "        judge(0)\n"
+        "    os.wait()\n"
+        f"    judge({status})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.count("error:") == 1, "a child may end like that"
+    assert f"error: judge (<string>:4) ended the whole process by os._exit({status})" in ended.stderr
+
+
+def test_afterwards_a_process_ends_as_it_likes():
+    before = os._exit
+    with foreign_code():
+        assert os._exit is not before
+    assert os._exit is before
