@@ -10,6 +10,7 @@ import ast
 import builtins
 import importlib.util
 import inspect
+import operator
 import random
 import sys
 import threading
@@ -34,24 +35,66 @@ __all__ = [
 ]
 
 ROOT = "vlmeval"
+OPERATIONS: Mapping[type, Callable[..., Any]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+MOST_BITS = 1 << 16
+"""Of a power of whole numbers that is computed."""
 _turn = threading.RLock()
 _reading = threading.RLock()
 """Python 3.11 counts the depth of what it parses for all threads together, and fails where two are at it at once."""
 
 
 def literal(text: object, *_: object) -> Any:
-    """Read a text as a Python literal: what stands for `eval`. Names that tables write for missing cells are None.
+    """Read a text as a Python literal, or as arithmetic of numbers, such as 1/2: what stands for `eval`.
+
+    Names that tables write for missing cells are None.
 
     Raises:
-        ValueError: it is none, as `eval` raises for most of what is no expression.
+        ValueError: it is neither, as `eval` raises for most of what is no expression.
     """
     source = str(text).strip()
     if source in ("nan", "null", "NaN"):
         return None
     try:
-        return SharedParser().literal_eval(source)
-    except (SyntaxError, MemoryError, RecursionError, TypeError) as cause:
+        try:
+            return SharedParser().literal_eval(source)
+        except ValueError:
+            with _reading:
+                tree = ast.parse(source, mode="eval")
+            return _computed(tree.body)
+    except (SyntaxError, ValueError, MemoryError, RecursionError, TypeError, ArithmeticError) as cause:
         raise ValueError(f"{source[:80]!r} is no Python literal") from cause
+
+
+def _computed(node: ast.expr) -> Any:
+    """Return what an expression of numbers comes to, or a list of such.
+
+    Raises:
+        ValueError: it is none, or would take long to compute.
+    """
+    if isinstance(node, ast.List | ast.Tuple):
+        values = [_computed(each) for each in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    if isinstance(node, ast.UnaryOp | ast.BinOp) and (compute := OPERATIONS.get(type(node.op))):
+        sides = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
+        numbers = [_computed(side) for side in sides]
+        if not all(isinstance(number, int | float | complex) for number in numbers):
+            raise ValueError("an operand is no number")
+        if isinstance(node.op, ast.Pow) and all(isinstance(number, int) for number in numbers):
+            base, exponent = numbers
+            if exponent * base.bit_length() > MOST_BITS:
+                raise ValueError("a power of too many digits")
+        return compute(*numbers)
+    return ast.literal_eval(node)
 
 
 class SharedParser:

@@ -34,7 +34,14 @@ from evaluators.vlmeval.library_source import missing_packages, missing_requirem
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
-from evaluators.vlmeval.stand_ins import SerialPool, SilentLogger, SteadyDice, load_inner_imports, replaced_names
+from evaluators.vlmeval.stand_ins import (
+    SerialPool,
+    SilentLogger,
+    SteadyDice,
+    literal,
+    load_inner_imports,
+    replaced_names,
+)
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -807,6 +814,28 @@ def test_no_answer_of_a_model_is_run_as_code(name, settings, tmp_path):
             scripted(tmp_path, answers), Benchmark(name, "vlmeval", name)
         )
     assert not marker.exists()
+
+
+EQUAL = [("1/2", "0.5"), ("\\frac{1}{2}", "1/2"), ("-(3+4)*2", "-14"), ("2**10", "1024.0"), ("[1/2]", "0.5")]
+OTHER = [("1/2", "0.6"), ("1/0", "0"), ("x/2", "x/3"), ("(1)(2)", "2"), ("'a'*3", "3")]
+
+
+def test_numbers_that_are_written_as_arithmetic_are_equal_where_vlmeval_s_own_function_says_so():
+    pytest.importorskip("latex2sympy2_extended")
+    is_equal = vlmeval_module("dataset.utils.mathv").is_equal.__wrapped__  # without a process for each
+    for pairs, is_so in ((EQUAL, True), (OTHER, False)):
+        assert [is_equal(*pair) for pair in pairs] == [is_so] * len(pairs)
+        with replaced_names({}):
+            assert [is_equal(*pair) for pair in pairs] == [is_so] * len(pairs)
+
+
+def test_a_power_of_more_digits_than_a_page_holds_is_not_computed_and_nothing_else_is_run():
+    assert literal("[1/2, (2 ** 10, -3)]") == [0.5, (1024, -3)]
+    assert literal("2 ** -1") == 0.5
+    refused = ["10**10**10", "9**99999", "(9**9999)**99", "[1]*10**9", "'a'*10**9", "1/0", "1e9**99", "len([1])", "a+1"]
+    for text in (*refused, "1 if 2 else 3", "1 < 2", "~1", "1 << 9**9", "(" * 999):
+        with pytest.raises(ValueError, match="is no Python literal"):
+            literal(text)
 
 
 def test_names_of_vlmeval_are_its_own_again_afterwards(settings, tmp_path):
