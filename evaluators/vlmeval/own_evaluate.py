@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _result(rule: Rule, data_set: DataSet, rows: Frame, files: OwnFiles, own_jud
     try:
         return files.evaluate(rule, data_set, rows, own_judge.session)
     except Exception:  # some divide by what is 0 for poor answers, or for a part of the questions
-        if not {*rows["index"]} <= {*files.told}:
+        if not rule.stops and not {*rows["index"]} <= {*files.told}:
             raise
         return None
     finally:
@@ -170,11 +171,10 @@ def _with_any_points(
         if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
             unread = ["a grade that can't be read" for cell in table[rule.points] if _number(cell) < 0]
             judge.refuse_unread(unread, len(table))
-        points = [max(_number(cell), 0) / rule.full for cell in table[rule.points]]
-        return _with_points(rule, total, _whole(rule, table, points), table)
-    if (rule.is_mean or rule.parts) and rule.total and not rule.points:
+        return _with_points(rule, total, _whole(rule, table, _table_points(rule, table)), table)
+    if rule.stops or ((rule.is_mean or rule.parts) and rule.total and not rule.points):
         try:
-            return _by_question(rule, data_set, rows, total, lambda of, each: files.evaluate(rule, of, each, judge))
+            return _by_question(rule, data_set, rows, total, partial(_alone_points, rule, files, judge))
         except Exception:  # its metric takes no part of the rows: the total alone is told
             if judge is None or rule.leaves_out:
                 raise
@@ -258,7 +258,7 @@ def _with_points(rule: Rule, total: float, points: list[float], rows: Frame) -> 
 
 
 def _by_question(
-    rule: Rule, data_set: DataSet, rows: Frame, total: float, evaluate: Callable[[DataSet, Frame], Any]
+    rule: Rule, data_set: DataSet, rows: Frame, total: float, evaluate: Callable[[DataSet, Frame], float]
 ) -> MetricResult:
     """Return the result with points, for which each question is evaluated alone; a judge's replies are kept by now."""
     questions = grouped_ids(rule, rows) if rule.is_whole else [*range(len(rows))]
@@ -267,13 +267,34 @@ def _by_question(
         part = copy.copy(data_set)
         if rule.pairs_rows:
             part.data = data_set.data.iloc[positions]
+        alone = _alone(data_set, rows, positions)
         try:
-            points[question] = total_of(evaluate(part, _alone(data_set, rows, positions)), rule) / 100
-        except EvaluatorError:  # it has no total
-            if not rule.leaves_out:
+            points[question] = evaluate(part, alone)
+        except Exception as cause:
+            if rule.stops:
+                evaluate(part, alone.assign(prediction=alone["answer"]))  # at the answer alone, and at no other
+            elif not (rule.leaves_out and isinstance(cause, EvaluatorError)):  # it has no total
                 raise
             points[question] = 0.0
     return _with_points(rule, total, [points[question] for question in questions], rows)
+
+
+def _alone_points(rule: Rule, files: OwnFiles, judge: JudgeSession | None, data_set: DataSet, rows: Frame) -> float:
+    """Return the points of one question, by the total that VLMEvalKit tells of it or by a table that it writes.
+
+    Raises:
+        EvaluatorError: it has no total.
+        Exception: whatever VLMEvalKit raises.
+    """
+    result = files.evaluate(rule, data_set, rows, judge)
+    if rule.total:
+        return total_of(result, rule) / 100
+    table = next(table for table in reversed(files.tables) if _has_points(rule, table, rows))
+    return min(_table_points(rule, table))
+
+
+def _table_points(rule: Rule, table: Frame) -> list[float]:
+    return [max(_number(cell), 0) / rule.full for cell in table[rule.points]]
 
 
 def _alone(data_set: DataSet, rows: Frame, positions: list[int]) -> Frame:

@@ -15,7 +15,7 @@ from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import PointsOf, Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
 
-__all__ = ["OwnFiles", "OwnImages"]
+__all__ = ["OwnFiles", "OwnImages", "OwnPandas"]
 
 
 class _Maker:
@@ -56,6 +56,26 @@ class OwnImages:
         named = [(name, row["image"]) for row in rows for name in (row.get("image_path"), f"{row['index']}.png")]
         root = Path(getattr(self._data_set, "img_root", ""))
         return {root / name: cell for name, cell in named if isinstance(name, str)}
+
+
+class OwnPandas:
+    """Stands for `pandas` where `evaluate` reads tables back by itself: Excel's files stay in memory.
+
+    Args:
+        load: Reads a file of VLMEvalKit's.
+    """
+
+    def __init__(self, load: Callable[[str], Any]) -> None:
+        self._load = load
+
+    def __getattr__(self, name: str) -> Any:
+        import pandas
+
+        return getattr(pandas, name)
+
+    def read_excel(self, file: str, **_: object) -> Any:
+        """Read a table."""
+        return self._load(file)
 
 
 class OwnFiles:
@@ -119,13 +139,26 @@ class OwnFiles:
             "rd": SteadyDice(),
             "random": SteadyDice(),
             "logger": SilentLogger(),
+            "pd": OwnPandas(self.load),
             "rotational_eval": lambda *_: None,  # TDBench: it looks for the files of other rotations
         }
 
     def load(self, file: str, **options: object) -> Any:
         """Read a file of VLMEvalKit's."""
         kept = self._kept.get(str(file))
-        return self._load(file, **options) if kept is None else kept.copy()
+        if kept is None:
+            return self._load(file, **options)
+        return self._table_class(kept, copy=True) if self._keeps_tables else kept.copy()
+
+    @cached_property
+    def _table_class(self) -> type[Frame]:
+        """The class of tables that are written here if they are told to write themselves, as are copies of them."""
+        from pandas import DataFrame
+
+        def to_excel(table: Frame, file: str, **_: object) -> None:
+            self.dump(table, file)
+
+        return type("Table", (DataFrame,), {"_constructor": property(type), "to_excel": to_excel})
 
     def dump(self, data: Any, file: str, **options: object) -> None:
         """Write a file of VLMEvalKit's."""

@@ -13,7 +13,7 @@ def _all(classes: str, reason: str) -> dict[str, str]:
 
 IMAGES: Mapping[str, str] = {
     **_all(
-        "MMGenBench MME_CoT MMHELIX MATBench OceanOCRBench olmOCRBench",
+        "MMGenBench MME_CoT MATBench OceanOCRBench olmOCRBench",
         "VLMEvalKit's `evaluate` returns no result for it",
     ),
     **_all(
@@ -41,7 +41,7 @@ IMAGES: Mapping[str, str] = {
         "MMLongBench DUDE SlideVQA",
         "VLMEvalKit shows its pages to ten models that it lists by name, and to no other",
     ),
-    "AffordanceDataset": "VLMEvalKit's metric stops with an error at the first answer that is no Python list",
+    "MM-HELIX_lang": "its questions are texts without images: name MM-HELIX",
     "HiPhO_ALL": "it is several data sets together: name IPhO_2024, IPhO_2025 and so on",
     "MMDUDataset": "its questions are turns of one conversation",
     "MedqbenchMCQ": "VLMEvalKit has no file of that name: name MedqbenchMCQ_dev or MedqbenchMCQ_test",
@@ -57,9 +57,8 @@ IMAGES: Mapping[str, str] = {
 
 VIDEOS: Mapping[str, str] = {
     "MVBench": "it shows parts of videos, from one second to another; MVBench_MP4 asks the same of whole videos",
-    "MVTamperBench": "VLMEvalKit's metric reads its table back from an Excel file, and tables stay in memory here",
+    "MVTamperBench": "it shows parts of videos, from one second to another, and videos that are folders of pictures",
     "EgoExoBench_MCQ": "a question shows parts of several videos, from one second to another",
-    "V2PBench": "VLMEvalKit's `evaluate` returns no result for it",
     "MMSIVideoBench": "its videos are folders of pictures, of which a question shows several parts",
     "OMTGBench": "it shows so many frames a second, and a number of frames at equal distances is shown here",
     **_all(

@@ -23,7 +23,8 @@ class Rule:
 
     Args:
         total: Where the total stands: a key or a column; `ROW/COLUMN`, the row being the one with that cell (`A&B`:
-            with both cells); `A+B` is the plain mean of two; `*` of all columns; empty: the mean of the points.
+            with both cells); `A+B` is the plain mean of two; `*` of all columns, `*COLUMN` of the cells of one; empty:
+            the mean of the points.
         scale: What makes a percentage of it.
         points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
         full: The points of a right answer.
@@ -63,7 +64,9 @@ class Rule:
         variables: Variables of the environment that choose what is asked, with the values that are scored; the first is
             the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
-        keeps_tables: Whether the tables that it writes and reads back stay in memory: a list would become a text.
+        keeps_tables: Whether the tables that it writes and reads back stay in memory: a list would become a text. So
+            do those that write themselves.
+        stops: Whether VLMEvalKit stops with an error at an answer that it can't read: here that one is wrong.
         built_with: What else its class is built with, by name.
         shown_frames: Which frames of a video are shown: from its first to its last (`ends`), in the middles of equal
             parts (`middles`), or at equal distances between the ends.
@@ -105,6 +108,7 @@ class Rule:
     shown_frames: Literal["", "ends", "middles"] = ""
     by_index: bool = False
     keeps_tables: bool = False
+    stops: bool = False
     built_with: tuple[tuple[str, object], ...] = ()
     pairs_rows: bool = False
     columns: str = ""

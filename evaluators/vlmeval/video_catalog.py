@@ -28,6 +28,7 @@ KINDS = {
     "TempCompass_Captioning": "captions",
     "TempCompass_MCQ": CHOICE,
     "TempCompass_YorN": YES_NO,
+    "V2PBench": CHOICE,
     "VideoMME": CHOICE,
     "VideoMMEv2": CHOICE,
     "VideoMMMU": OPEN,

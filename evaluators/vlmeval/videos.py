@@ -102,13 +102,15 @@ class VideoFolder:
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
-        """Files by their ways from the folder, and by what lies in a folder of it by its own name."""
-        ways, names = dict[str, list[Path]](), dict[str, list[Path]]()
+        """Files by their ways from the folder, and by those from folders below it."""
+        ways, ends = dict[str, list[Path]](), dict[str, list[Path]]()
         for path in self._files:
-            for known, way in ((ways, path.relative_to(self.root)), (names, Path(path.name))):
-                for spelt in (way, way.with_suffix("")):
+            way = path.relative_to(self.root)
+            for known, start in ((ways, 0), *((ends, number) for number in range(len(way.parts)))):
+                end = Path(*way.parts[start:])
+                for spelt in (end, end.with_suffix("")):
                     known.setdefault(spelt.as_posix(), []).append(path)
-        return names | ways
+        return ends | ways
 
     def find(self, name: str, folder: str = "") -> list[Path]:
         """Return the videos of that name, with its suffix or without: one, none, or several that it may be.
@@ -214,8 +216,12 @@ def video_hooks(
         prompt: list[dict[str, str]] = base.build_prompt(self, copy.copy(line), video_llm=False)  # one adds to its row
         return [{**part, "video": videos[part["value"]]} if part["value"] in videos else link(part) for part in prompt]
 
+    def prepare_dataset(self: DataSet, *_: object) -> dict[str, str]:
+        self.video_path = str(folder.root)  # where one class keeps it
+        return {"root": str(folder.root), "data_file": str(table)}
+
     return {
-        "prepare_dataset": lambda self, *_: {"root": str(folder.root), "data_file": str(table)},
+        "prepare_dataset": prepare_dataset,
         "save_video_frames": save_video_frames,
         "save_video_frames_single": save_video_frames,
         "save_video_into_images": save_video_frames,

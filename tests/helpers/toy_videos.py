@@ -198,6 +198,18 @@ TOY_VIDEOS: dict[str, ToyVideos] = {
         right=lambda row: f"So. Answer: {row['answer']}",
         right_there=(" ", "\r\n", "NULL"),
     ),
+    "V2P-Bench": ToyVideos(
+        lambda: video_rows(
+            video_path=lambda i: f"Toy/video{i % 3}.gif",
+            video=lambda i: f"Toy/video{i % 3}.gif",
+            frame_path=lambda i: f"Toy/picture{i % 2}.png",
+            dimension=lambda i: [1, 2, 7, 14][i % 4],
+            duration=lambda i: [100, 300, 5000][i % 3],
+        ),
+        lambda folder: 100 * float((folder / "m_score.txt").read_text().rpartition("Accuracy:")[2]),
+        right=lambda row: f"The best answer is {row['answer']}",
+        files=("Toy/video0", "Toy/video1", "Toy/video2"),
+    ),
     "Video-MME-v2": ToyVideos(
         lambda: video_rows(
             48,

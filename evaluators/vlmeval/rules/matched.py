@@ -168,6 +168,27 @@ MATCHED: Mapping[str, Rule] = {
         caption="mean of what is to be answered and what is to be refused",
         columns="answer",
     ),
+    "AffordanceDataset": Rule(
+        "*match",
+        100,
+        judge="may",
+        suffix="xlsx",
+        stops=True,
+        caption="lists of the right options and no other",
+        columns="question answer",
+    ),
+    # Of two questions on a pair of graphs each is right if both are.
+    "MMHELIX": Rule(
+        "",
+        points="judge",
+        keeps_tables=True,
+        stops=True,
+        group=lambda row: str(row["question_text" if row["category"] == "graph_isomorphism" else "index"]),
+        is_whole=True,
+        parts=lambda row: (str(row["category"]),),
+        caption="mean of the kinds of problems",
+        columns="image_path answer category metric_info initial_state question_text",
+    ),
     "TDBench": Rule("Overall", 100, "hit", judge="may", columns="answer"),
     "TDBenchGrounding": Rule("Average Centroid Containment", 100, "hit"),
     "OlympiadBench": Rule(

@@ -59,6 +59,7 @@ from tests.helpers import (
     toy_judged_b,
     toy_judged_c,
     toy_own_ways,
+    toy_puzzles,
 )
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
@@ -70,6 +71,7 @@ TOYS = {
     **toy_classes.TOYS,
     **toy_groups.TOYS,
     **toy_clicks.TOYS,
+    **toy_puzzles.TOYS,
 }
 JUDGED = {
     **toy_data_sets.JUDGED,
@@ -202,6 +204,12 @@ def plays(name):
     return play if own else grade
 
 
+def without_excel(patch):
+    """Excel's files need libraries of their own, and here nothing of what they would change."""
+    patch.setattr(pandas.DataFrame, "to_excel", lambda self, file, **_: self.to_csv(file, sep="\t", index=False))
+    patch.setattr(pandas, "read_excel", lambda file, **_: pandas.read_csv(file, sep="\t"))
+
+
 def no_judge(**_):
     raise AssertionError("no key")
 
@@ -217,9 +225,7 @@ def theirs(name, rows, answers, directory, monkeypatch):
         module = vlmeval_module(entry.module)
         if hasattr(module, "mp"):
             patch.setattr(module, "mp", SerialPool())
-        # Excel's files need libraries of their own, and here nothing of what they would change.
-        patch.setattr(pandas.DataFrame, "to_excel", lambda self, file, **_: self.to_csv(file, sep="\t", index=False))
-        patch.setattr(pandas, "read_excel", lambda file, **_: pandas.read_csv(file, sep="\t"))
+        without_excel(patch)
         # A method of pandas 2, by which WeMath's metric adds the one row to a table.
         patch.setattr(
             pandas.DataFrame, "_append", lambda _, cells, **__: pandas.DataFrame([cells], index=[0]), raising=False
@@ -264,7 +270,8 @@ def theirs(name, rows, answers, directory, monkeypatch):
             if may_judge and not entry.needs_judge
             else {}
         )
-        return data_set.evaluate(file, **judge, **dict(entry.rule.settings if entry.rule else ()))
+        result = data_set.evaluate(file, **judge, **dict(entry.rule.settings if entry.rule else ()))
+    return directory if result is None else result  # which stands in a file then
 
 
 @pytest.mark.parametrize("kind", ["all right", "half right"])
@@ -349,12 +356,13 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
         ("MVBench_8frame", "it shows parts of videos, .* MVBench_MP4 asks the same of whole videos"),
         ("VideoMMMU_1fps", "videos are shown here as a number of frames, and by no other setting"),
-        ("MVTamperBench", "reads its table back from an Excel file"),
+        ("MVTamperBench", "it shows parts of videos, .* and videos that are folders of pictures"),
         ("Video-MME_1fps", "videos are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
         ("MOAT", "shuffles the options of a question at random"),
         ("MME-Reasoning", "hands what the model wrote to sympy's `parse_expr`, which runs it as code"),
+        ("MM-HELIX_lang", "its questions are texts without images"),
         ("Xyzzy", "Unknown benchmark 'Xyzzy'. soup list benchmarks --all lists what VLMEvalKit has"),
         ("SEEDBench_IMGS", "Did you mean.*SEEDBench_IMG"),
     ],
@@ -593,6 +601,55 @@ def test_images_that_a_prompt_reads_from_files_are_shown_and_answers_about_them_
             VLMEval(replace(judged, judge_model="b")).evaluate(candidate, Benchmark(name, "vlmeval", name))
 
 
+@pytest.mark.parametrize("kind", ["all right", "half right"])
+def test_puzzles_are_scored_as_vlmeval_does_of_pairs_both_in_any_part_of_the_questions(
+    kind, settings, tmp_path, monkeypatch
+):
+    name, toy, folder = "MM-HELIX", toy_puzzles.PUZZLE_TOY, tmp_path / "LMUData" / "images" / "MM-HELIX"
+    rows = [{**row, "image_path": str([f"{row['category']}/{row['index']}.png"])} for row in toy.rows()]
+    for row in rows:
+        file = folder / row["category"] / f"{row['index']}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(row.pop("image")))
+    monkeypatch.setitem(ALL, name, replace(toy, rows=lambda: rows))
+    put(tmp_path, name)
+    given = [toy.right(row) for row in rows] if kind == "all right" else half_right(name, rows)
+    answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
+    harness, candidate, benchmark = VLMEval(settings), scripted(tmp_path, answers), Benchmark(name, "vlmeval", name)
+    score = harness.evaluate(candidate, benchmark)
+    assert score.value == pytest.approx(toy.total(theirs(name, rows, answers, tmp_path / "o", monkeypatch)))
+    assert {*score.questions.values()} == ({1} if kind == "all right" else {0, 1})
+    assert score.n == len(score.questions) == len(rows) - 3  # of three pairs
+    assert harness.total(benchmark, score.questions) == pytest.approx(score.value)
+    halves = [
+        harness.evaluate(candidate, replace(benchmark, split=Split(part, 0.5))) for part in ("selection", "report")
+    ]
+    assert halves[0].questions | halves[1].questions == score.questions
+    if kind == "all right":  # at an answer to one VLMEvalKit stops
+        puzzle = vlmeval_module("dataset.utils.mmhelix.metrics").metrics["24points_evaluator"]
+        monkeypatch.setattr(puzzle, "evaluate", lambda text, *_: text == "4*6*1*1" or {}[text])
+        odd = scripted(tmp_path, answers | {"3": "\\boxed{24}"}, "odd")
+        assert harness.evaluate(odd, benchmark).questions == score.questions | {"3": 0}
+
+
+STOPS = ["", "None", "A", "['A'", "5", "[1, 'A']", "['A']['A']", "(" * 999, "['A', 'B'] or so", "['A'] if x else 1"]
+
+
+def test_an_answer_at_which_vlmeval_s_metric_stops_is_wrong_and_a_table_at_which_it_does_is_an_error(
+    settings, tmp_path
+):
+    name, rows = "A4Bench", put(tmp_path, "A4Bench")
+    answers = {str(row["index"]): row["answer"] for row in rows}
+    odd = answers | {str(row["index"]): text for row, text in zip(rows, STOPS, strict=False)}
+    harness, benchmark = VLMEval(settings), Benchmark(name, "vlmeval", name)
+    score = harness.evaluate(scripted(tmp_path, odd, "odd"), benchmark)
+    assert score.questions == {str(row["index"]): float(i >= len(STOPS)) for i, row in enumerate(rows)}
+    rows[3]["answer"] = "A, B"
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
+    with pytest.raises(EvaluatorError, match="A4Bench: VLMEvalKit's metric failed"):
+        VLMEval(settings).evaluate(scripted(tmp_path, answers), benchmark)
+
+
 @pytest.mark.parametrize(("name", "language"), [("OlympiadBench_EN", "en"), ("OlympiadBench_CN", "zh")])
 def test_a_part_of_the_kinds_is_scored_though_vlmeval_divides_by_the_number_of_each(name, language, settings, tmp_path):
     whole, sources = "OlympiadBench", [each for each in toy_groups.SOURCES if f"_{language}_" in each]
@@ -683,7 +740,7 @@ def test_a_judge_that_looks_at_images_is_shown_each_question_s_own(settings, tmp
 
 def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_is_gone():
     classes = {owner.name for table in TABLES for owner in classes_in(table)}
-    assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL", "MedqbenchMCQ"}
+    assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL", "MedqbenchMCQ", "MM-HELIX_lang"}
     assert not {*REFUSED} & {*RULES, *(name for names in IN_MEMORY.values() for name in names)}
 
 

@@ -27,7 +27,7 @@ from finetune.points.video import Video
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
-from tests.evaluators.vlmeval.test_data_sets import StandIn
+from tests.evaluators.vlmeval.test_data_sets import StandIn, without_excel
 from tests.helpers.scripted_models import JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, write_tsv
 from tests.helpers.toy_videos import FAILURE, TOY_VIDEOS, gif, grade_of_videos
@@ -154,12 +154,15 @@ def evaluate_plainly(name, rows, answers, directory, monkeypatch, *, keeps_table
             )
         predictions = [answers[str(row["index"])] for row in rows]
         directory.mkdir()
+        without_excel(patch)
         file = write_tsv(
-            directory / "m.tsv", [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)]
+            directory / f"m.{entry.rule.suffix}",
+            [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)],
         )
         data_set = object.__new__(entry.data_set_class())  # without its way to the videos
         data_set.data, data_set.duration, data_set.dataset_name = pandas.DataFrame(rows), "", name
-        return data_set.evaluate(str(file), **judge)
+        result = data_set.evaluate(str(file), **judge)
+    return directory if result is None else result  # which stands in a file then
 
 
 def grade(prompt, temperature=0):
@@ -197,8 +200,10 @@ def test_multiple_choice_about_videos_is_scored_as_vlmeval_does(settings, tmp_pa
 
 
 def put_pictures(folder, rows):
-    for number, name in enumerate(dict.fromkeys(row["image"] for row in rows if row.get("image"))):
-        (folder / name).parent.mkdir(exist_ok=True)
+    names = [row["image"] for row in rows if row.get("image")]
+    names += [f"frames/{row['frame_path']}" for row in rows if row.get("frame_path")]
+    for number, name in enumerate(dict.fromkeys(names)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 8), (100 + number, 9, 9)).save(folder / name)
 
 
