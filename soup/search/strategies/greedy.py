@@ -26,8 +26,7 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
     """Start from the best ingredient, and admit each other one with which the mean is at least as good as before.
 
     Ingredients are tried in descending order of the overall of each alone. A mean that breaks a guard is not admitted,
-    and the first is the best that keeps the guards alone, if there is one. At most k + (k - 1)
-    evaluations.
+    and the first is the best that keeps the guards alone, if there is one. At most k + (k - 1) evaluations.
 
     Args:
         pool: The ingredients.
