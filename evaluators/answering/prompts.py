@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from evaluators.answering.prompt_parts import template_part
 from soup.errors import EvaluatorError
 from soup.hf.processors import has_torchvision, open_processor
 from soup.support.options import option_name
@@ -112,12 +113,12 @@ class Prompter:
         So each of its frames is one tile, as in training; as images, they would be cut into tiles.
         """
         if not self._knows_videos:
-            return [_template_part(**part) for part in prompt]
+            return [template_part(**part) for part in prompt]
         from finetune.points.video import Video
 
         content: list[dict[str, Any]] = []
         for video, group in groupby(prompt, key=lambda part: part.get("video", "")):
-            parts = [_template_part(**part) for part in group]
+            parts = [template_part(**part) for part in group]
             frames = [part["image"] for part in parts] if video else []
             content += [{"type": "image", "image": Video(frames), "is_video": True}] if video else parts
         return content
@@ -174,16 +175,3 @@ class TextPrompter:
             padding=True,
         )
         return transformers.BatchFeature(dict(inputs))  # which a dtype can be named to, as of a processor's inputs
-
-
-def _template_part(type: str, value: str, video: str = "") -> dict[str, Any]:
-    """Say one part of a prompt in the words of transformers' chat templates."""
-    from PIL import Image
-
-    if type == "text":
-        return {"type": "text", "text": value}
-    if type != "image":
-        raise EvaluatorError(f"A prompt's part is text or image; found {type!r}.")
-    with Image.open(value) as image:
-        # By Pillow alone, as VLMEvalKit does: a score is to be the leaderboard's, whatever training does to pictures.
-        return {"type": "image", "image": image.convert("RGB")}

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from evaluators.answering.batching import prompt_beginning
+from evaluators.answering.prompt_parts import template_part
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Prompt
 from soup.support.text import pluralize
@@ -158,18 +159,7 @@ def _answer(index: int, output: Any) -> tuple[int, str, float | None]:
 
 
 def _messages(prompt: Prompt) -> list[dict[str, object]]:
-    return [{"role": "user", "content": [_part(**part) for part in prompt]}]
-
-
-def _part(type: str, value: str, video: str = "") -> dict[str, object]:
-    from PIL import Image
-
-    if type == "text":
-        return {"type": "text", "text": value}
-    if type != "image":
-        raise EvaluatorError(f"A prompt's part is text or image; found {type!r}.")
-    with Image.open(value) as image:
-        return {"type": "image_pil", "image_pil": image.convert("RGB")}
+    return [{"role": "user", "content": [template_part(**part, picture_word="image_pil") for part in prompt]}]
 
 
 def main() -> None:
