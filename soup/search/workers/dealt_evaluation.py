@@ -12,6 +12,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import OnReplies, Score
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.suite import SuiteEntry, bounded, evaluate_within, time_is_up
+from soup.search.workers.answer_counts import throttle
 from soup.search.workers.chunks import ChunkQueue, Deal
 from soup.search.workers.coroutine import Coroutine
 from soup.search.workers.protocol import (
@@ -24,9 +25,6 @@ from soup.search.workers.protocol import (
 )
 
 __all__ = ["DealtEvaluation"]
-
-ANSWERS_SECONDS = 1.0
-"""How often an evaluation tells how many prompts are answered, at most."""
 
 T = TypeVar("T")
 
@@ -63,11 +61,10 @@ class DealtEvaluation:
         self.error: Exception | None = None
         self.chunks: dict[int, Chunk] = {}
         self._entry, self._timeout_seconds, self._queue, self._tell = entry, timeout_seconds, queue, tell
-        self._candidate = candidate.dealt(self, self._tell_answers)
+        self._candidate = candidate.dealt(self, throttle(self._tell_answers))
         self._turns = 0
         self._replies: list[tuple[Sequence[int], Sequence[Any]]] = []  # that the harness has not heard of yet
         self._failure: SoupError | None = None  # of a chunk
-        self._told_seconds = -ANSWERS_SECONDS
         self.coroutine = Coroutine(self._evaluate, returned)
 
     @property
@@ -135,6 +132,4 @@ class DealtEvaluation:
             self.error = error
 
     def _tell_answers(self, count: int, total: int, what: str) -> None:
-        if (now := time.monotonic()) - self._told_seconds >= ANSWERS_SECONDS:
-            self._told_seconds = now
-            self._tell(AnswersEvent(self.task, self.index, count, total, what))
+        self._tell(AnswersEvent(self.task, self.index, count, total, what))

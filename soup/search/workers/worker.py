@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import gc
-import math
 import os
 import shutil
 import signal
@@ -28,6 +27,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.candidate import OnAnswers, SoupCandidate, ignore_answers, make_candidate
 from soup.evaluation.harnesses import answer
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, bounded, evaluate_once
+from soup.search.workers.answer_counts import throttle
 from soup.search.workers.forking import fork_workers, run_anew
 from soup.search.workers.protocol import (
     AnswersEvent,
@@ -47,9 +47,6 @@ from soup.support.options import speak_in_flags
 from soup.support.plugins import EVALUATORS, import_plugin_modules
 
 __all__ = ["Worker", "main", "serve"]
-
-ANSWERS_SECONDS = 1.0
-"""How often a worker tells how many prompts are answered, at most."""
 
 Send = Callable[[Event], None]
 
@@ -81,15 +78,12 @@ class Worker:
 
     def _evaluate(self, task: EvalTask, send: Send) -> None:
         entries = self._suite.on(task.split).entries
-        index, last_seconds = 0, -math.inf
+        index = 0
 
         def tell_answers(count: int, total: int, what: str) -> None:
-            nonlocal last_seconds
-            if (now := time.monotonic()) - last_seconds >= ANSWERS_SECONDS:
-                last_seconds = now
-                send(AnswersEvent(task, index, count, total, what))
+            send(AnswersEvent(task, index, count, total, what))
 
-        candidate = self._candidate(task, send, on_answers=tell_answers)
+        candidate = self._candidate(task, send, on_answers=throttle(tell_answers))
         try:
             for index in task.indices:
                 questions = task.questions.get(index)
