@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -11,7 +11,8 @@ from evaluators.answering.batching import Model
 from evaluators.answering.hot_swap import HotSwap
 from evaluators.answering.side_files import side_files_digest
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Candidate, OnBatch, Prompt
+from soup.evaluation.api import Candidate, OnBatch, OnReplies, Prompt
+from soup.evaluation.dealing import require_files
 from soup.evaluation.engine import build_engine, identity_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
@@ -67,6 +68,26 @@ class EngineSession:
         """
         self.hold(candidate)
         return self.engine.answer(prompts, on_batch)
+
+    def answer_dealt(self, candidate: Candidate, prompts: Sequence[Prompt], on_replies: OnReplies) -> None:
+        """Answer prompts that another process dealt out, perhaps one of another machine.
+
+        Args:
+            candidate: Whose weights answer.
+            prompts: Some of what that process has to ask.
+            on_replies: See `soup.evaluation.api.Harness.answer`.
+
+        Raises:
+            MissingFilesError: their pictures lie on that machine alone.
+            EvaluatorError: see `answer`.
+        """
+        require_files([part["value"] for prompt in prompts for part in prompt if part["type"] == "image"])
+        positions = {id(prompt): position for position, prompt in enumerate(prompts)}
+
+        def hear(batch: list[Prompt], replies: list[str]) -> None:
+            on_replies([positions[id(prompt)] for prompt in batch], replies)
+
+        self.answer(candidate, [*prompts], hear)
 
     @property
     def why_no_loss(self) -> str | None:

@@ -13,7 +13,7 @@ from evaluators.arena.record import Arena, Member, Question
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, OnBatch, OnReplies, Prompt, Score
 from soup.evaluation.config import EvalConfig
-from soup.evaluation.dealing import dealer_of, require_files
+from soup.evaluation.dealing import dealer_of
 from soup.evaluation.pace import Evaluations
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
@@ -55,14 +55,8 @@ class Answers(Harness):
         return Score(100 * sum(points.values()) / len(points), len(points), points)
 
     def answer(self, candidate: Candidate, requests: Sequence[Prompt], on_replies: OnReplies) -> None:
-        """Answer some of the prompts that another process dealt out; their pictures may lie on its machine alone."""
-        require_files([part["value"] for prompt in requests for part in prompt if part["type"] == "image"])
-        positions = {id(prompt): position for position, prompt in enumerate(requests)}
-
-        def hear(batch: list[Prompt], replies: list[str]) -> None:
-            on_replies([positions[id(prompt)] for prompt in batch], replies)
-
-        self.engine.answer(candidate, [*requests], hear)
+        """Answer some of the prompts that another process dealt out."""
+        self.engine.answer_dealt(candidate, requests, on_replies)
 
     def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
         """Have the engine look at the checkpoint's files."""

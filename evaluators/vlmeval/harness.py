@@ -45,7 +45,7 @@ from soup.evaluation.api import (
     Score,
     ShownQuestion,
 )
-from soup.evaluation.dealing import dealer_of, require_files
+from soup.evaluation.dealing import dealer_of
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["VLMEval"]
@@ -155,14 +155,8 @@ class VLMEval(Harness):
         return score(entry, data_set, answers, candidate.scratch, session)
 
     def answer(self, candidate: Candidate, requests: Sequence[Prompt], on_replies: OnReplies) -> None:
-        """Answer some of the prompts that another process dealt out; their images may lie on its machine alone."""
-        require_files([part["value"] for prompt in requests for part in prompt if part["type"] == "image"])
-        positions = {id(prompt): position for position, prompt in enumerate(requests)}
-
-        def hear(batch: list[Prompt], replies: list[str]) -> None:
-            on_replies([positions[id(prompt)] for prompt in batch], replies)
-
-        self._engine.answer(candidate, [*requests], hear)
+        """Answer some of the prompts that another process dealt out."""
+        self._engine.answer_dealt(candidate, requests, on_replies)
 
     def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
         """Reach the judge if one is needed, and make a prompt with the checkpoint's own processor.
