@@ -162,7 +162,7 @@ def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:
 
 def _columns(name: str, metric: str | None, rule: Rule | None) -> tuple[str, ...]:
     if rule is not None:
-        return (*(() if rule.numbers_rows else ("index",)), *rule.columns.split())
+        return (*(() if rule.questions.numbers_rows else ("index",)), *rule.columns.split())
     return COLUMNS_OF_DATA_SETS.get(name) or COLUMNS.get(str(metric), ("index",))
 
 

@@ -153,8 +153,8 @@ def _check_metric(benchmark: VLMEvalBenchmark, rule: Rule, base: type[DataSet]) 
     Raises:
         EvaluatorError: packages are missing, or a variable of the environment asks for what is not scored.
     """
-    rule.chosen()
-    if missing := missing_requirements(rule.packages):
+    rule.questions.values_of_variables()
+    if missing := missing_requirements(rule.call.packages):
         raise EvaluatorError(
             f"{benchmark.name}: its metric needs packages that are not here: pip install {' '.join(missing)}"
         )
@@ -183,13 +183,13 @@ def _set_rows(benchmark: VLMEvalBenchmark, data_set: DataSet, indices: Sequence[
 
 def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
     """Return the rows that count."""
-    is_asked = benchmark.rule.is_asked if benchmark.rule else None
+    is_asked = benchmark.rule.questions.is_asked if benchmark.rule else None
     return frame if is_asked is None else frame[[is_asked(row) for row in frame.to_dict("records")]]
 
 
 def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
     folder = VideoFolder(path.parent)
-    choice = benchmark.rule.shown_frames if benchmark.rule else ""
+    choice = benchmark.rule.questions.frames if benchmark.rule else ""
     hooks = video_hooks(
         base, folder, path, lambda video: images.frame_paths(video, benchmark.frames, choice), images.link
     )
@@ -205,7 +205,7 @@ def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, ba
     # Its folder of frames and its complaint about a library that reads videos are not wanted.
     names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger(), "load": lambda *_: frame.copy()}
     with python_strings(), replaced_names(names):
-        settings = dict(benchmark.rule.built_with) if benchmark.rule else {}
+        settings = dict(benchmark.rule.questions.built_with) if benchmark.rule else {}
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames, **settings)
         data_set.mended_rows, data_set.lost_rows, data_set.spread, data_set.whole = (), (), {}, data_set.data
         pictures: list[str] = []

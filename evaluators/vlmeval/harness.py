@@ -129,7 +129,7 @@ class VLMEval(Harness):
                 "shown": "as videos",
             }
         if entry.rule is not None:
-            facts |= entry.rule.chosen()
+            facts |= entry.rule.questions.values_of_variables()
         if splits_thoughts():
             facts["thoughts"] = "split off"
         return facts if judge is None else {**facts, "judge": dict(judge.identity())}

@@ -68,17 +68,15 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     """
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder, LimitedCalls(Path(folder)) as limited:
-        files, own_judge = (
-            OwnFiles(Path(folder), data_set.dataset_name),
-            OwnJudge(judge, rule.replies, rule.replies_to, rule.otherwise, Path(folder)),
-        )
+        files = OwnFiles(Path(folder), data_set.dataset_name)
+        own_judge = OwnJudge(judge, rule.replies, Path(folder))
         names = {**files.names(judge), **files.heard(rule.told_by), **_mended(rule), **_completed(rule)}
         names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
         names["Image"] = OwnImages(data_set)
-        names |= limited.functions(rule.limited)
-        if rule.is_exact:
+        names |= limited.functions(rule.call.limited)
+        if rule.call.is_exact:
             names["round"] = lambda number, *_: number
-        if rule.reads_itself:
+        if rule.call.reads_itself:
             names[next(base.__name__ for base in type(data_set).__mro__[1:])] = lambda *_: data_set
         with (
             replaced_names(names),
@@ -90,7 +88,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             data_set, rows = _evaluated_rows(rule, data_set, read)
             result = _result(rule, data_set, rows, files, own_judge)
             if judge is not None:
-                judge.refuse_unread(own_judge.unread(by_prompt=bool(rule.spread))[:: rule.tries], len(frame))
+                judge.refuse_unread(own_judge.unread(by_prompt=bool(rule.spread))[:: rule.replies.tries], len(frame))
                 _refuse_unread(rule, files.tables, judge)
             has_total = rule.total and result is not None and len(rows) == len(frame)
             total = total_of(result, rule) if has_total else math.nan
@@ -105,13 +103,13 @@ def _mended(rule: Rule) -> dict[str, Callable[..., Any]]:
         function = getattr(vlmeval_module(module), attribute)
         return lambda *values, **settings: mend(function(*values, **settings))
 
-    return {name.rpartition(".")[2]: with_result(name, mend) for name, mend in rule.mended.items()}
+    return {name.rpartition(".")[2]: with_result(name, mend) for name, mend in rule.call.mended.items()}
 
 
 def _completed(rule: Rule) -> dict[str, type]:
     """Return classes of VLMEvalKit's, by name, with what they lack."""
     completed = {}
-    for name, lacking in rule.completed.items():
+    for name, lacking in rule.call.completed.items():
         module, _, attribute = name.rpartition(".")
         completed[attribute] = type(attribute, (getattr(vlmeval_module(module), attribute),), dict(lacking))
     return completed
@@ -122,11 +120,11 @@ def _evaluated_rows(rule: Rule, data_set: DataSet, rows: Frame) -> tuple[DataSet
     if len(rows) > len(data_set.data):  # some look their rows up
         data_set = copy.copy(data_set)
         data_set.data = data_set.whole
-    rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
+    rows = rows.fillna({name: 0 for name in rule.call.zeros.split() if name in rows})
     if rule.spread and rule.points:
         rows = _with_each_value(data_set, rows)
-    if len(rows) < rule.rows:
-        rows = _with_copies(rows, rule.rows)
+    if len(rows) < rule.call.rows:
+        rows = _with_copies(rows, rule.call.rows)
         data_set = copy.copy(data_set)
         data_set.data = rows
     return data_set, rows
@@ -226,7 +224,7 @@ def _single(cell: Any) -> Any:
 
 
 def _refuse_unread(rule: Rule, tables: Sequence[Frame], judge: JudgeSession) -> None:
-    column, start = rule.unread
+    column, start = rule.replies.unread
     table = next((table for table in reversed(tables) if column in table), None)
     if table is not None:
         judge.refuse_unread([str(cell) for cell in table[column] if str(cell).startswith(start)], len(table))
@@ -265,7 +263,7 @@ def _by_question(
     points = {}
     for question, positions in _positions(questions).items():
         part = copy.copy(data_set)
-        if rule.pairs_rows:
+        if rule.call.pairs_rows:
             part.data = data_set.data.iloc[positions]
         alone = _alone(data_set, rows, positions)
         try:

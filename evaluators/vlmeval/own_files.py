@@ -115,16 +115,16 @@ class OwnFiles:
         self._calls += 1
         folder = self._folder / str(self._calls)
         folder.mkdir()
-        file = str(folder / f"soup_{self._name}.{rule.suffix}")
+        file = str(folder / f"soup_{self._name}.{rule.call.suffix}")
         Path(file).touch()
-        self._rows, self._keeps_tables = rows, rule.keeps_tables
-        self._kept[file] = rows.set_axis(list(rows["index"])) if rule.by_index else rows
-        settings: dict[str, object] = dict(rule.settings)
+        self._rows, self._keeps_tables = rows, rule.call.keeps_tables
+        self._kept[file] = rows.set_axis(list(rows["index"])) if rule.call.by_index else rows
+        settings: dict[str, object] = dict(rule.call.settings)
         if judge is not None:
-            settings |= {"nproc": 4, **({"model": "judge"} if rule.takes_model else {})}
+            settings |= {"nproc": 4, **({"model": "judge"} if rule.call.takes_model else {})}
         elif rule.judge == "may":
             settings |= {"model": "exact_matching"}
-        if rule.reads_itself:  # of a class method the first argument makes the data set: these rows are it
+        if rule.call.reads_itself:  # of a class method the first argument makes the data set: these rows are it
             return getattr(data_set.evaluate, "__func__", data_set.evaluate)(_Maker(data_set), file, **settings)
         return data_set.evaluate(file, **settings)
 

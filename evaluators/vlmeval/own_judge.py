@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
+from evaluators.vlmeval.rule import Replies
 from soup.errors import EvaluatorError
 
 __all__ = ["OwnClient", "OwnJudge"]
@@ -21,16 +22,12 @@ class OwnJudge:
 
     Args:
         session: The user's judge; None: none is to be asked.
-        readable: A pattern that is found in each reply that can be read; empty: any reply can. If it has a group, that
-            is all of a reply that VLMEvalKit is handed.
-        asking: A pattern that is found in the prompts whose replies are to be so; to others any reply can be read.
-        otherwise: What VLMEvalKit is handed in place of a reply that can't be read; empty: the reply.
+        replies: Which of its replies can be read, and what VLMEvalKit is handed in place of others.
         folder: Where images that the judge is shown are kept as files.
     """
 
-    def __init__(self, session: JudgeSession | None, readable: str, asking: str, otherwise: str, folder: Path) -> None:
-        self.session, self._readable, self._asking = session, readable, asking
-        self._otherwise, self._folder = otherwise, folder
+    def __init__(self, session: JudgeSession | None, replies: Replies, folder: Path) -> None:
+        self.session, self._replies, self._folder = session, replies, folder
         self.failures: list[EvaluatorError] = []
         self._unread: dict[str, dict[float, list[str]]] = {}  # replies by prompt and temperature
 
@@ -47,9 +44,9 @@ class OwnJudge:
         except EvaluatorError as failure:
             self.failures.append(failure)
             raise
-        if not re.search(self._asking, prompt):
+        if not re.search(self._replies.prompts, prompt):
             return reply
-        if match := re.search(self._readable, reply):
+        if match := re.search(self._replies.pattern, reply):
             self._unread.pop(prompt, None)
             return next(iter(match.groups()), reply)
         return self.pass_over(prompt, temperature, reply)
@@ -66,7 +63,7 @@ class OwnJudge:
     def pass_over(self, prompt: str, temperature: float, reply: str) -> str:
         """Remember a reply that can't be read, and return what stands for it."""
         self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
-        return self._otherwise or reply
+        return self._replies.otherwise or reply
 
     def unread(self, *, by_prompt: bool = False) -> list[str]:
         """Return the replies that can't be read; of those that were asked for once more, warmer, the first.

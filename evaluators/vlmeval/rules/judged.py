@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from evaluators.vlmeval.library_types import Row
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.rule import Rule, for_classes
+from evaluators.vlmeval.rule import Call, Questions, Replies, Rule, for_classes
 
 __all__ = ["JUDGED"]
 
@@ -28,8 +28,9 @@ JUDGED: Mapping[str, Rule] = {
         100,
         judge="always",
         caption="right answers",
-        replies=r'"\s*:\s*(?:\{\s*"conclusion"\s*:\s*)?"\**(?:正确|错误|未尝试)',
-        otherwise='{"预测答案0": "错误"}',
+        replies=Replies(
+            r'"\s*:\s*(?:\{\s*"conclusion"\s*:\s*)?"\**(?:正确|错误|未尝试)', otherwise='{"预测答案0": "错误"}'
+        ),
         columns="answer",
     ),
     # Its judge looks at the images, too.
@@ -38,9 +39,11 @@ JUDGED: Mapping[str, Rule] = {
         100,
         judge="always",
         leaves_out=True,
-        replies=r"(?i)^[^.]*:\s*\d+/\d+,[^.]*total score:\s*\d+/\d+",
-        otherwise="score of component 1: 0/1, total score: 0/10.",
-        reads_itself=True,
+        replies=Replies(
+            r"(?i)^[^.]*:\s*\d+/\d+,[^.]*total score:\s*\d+/\d+",
+            otherwise="score of component 1: 0/1, total score: 0/10.",
+        ),
+        call=Call(reads_itself=True),
         columns="component_weight components component_type num_of_component",
     ),
     **for_classes(
@@ -49,9 +52,8 @@ JUDGED: Mapping[str, Rule] = {
             "Win Rate",
             100,
             judge="always",
-            replies=r"\[\[[AB<>=]+\]\]",
-            tries=2,
-            reads_itself=True,
+            replies=Replies(r"\[\[[AB<>=]+\]\]", tries=2),
+            call=Call(reads_itself=True),
             caption="answers better than Claude 3 Sonnet's",
             columns="claude3_sonnet",
         ),
@@ -60,8 +62,10 @@ JUDGED: Mapping[str, Rule] = {
         "overall_summary/weighted_accuracy",
         judge="always",
         leaves_out=True,
-        is_exact=True,
-        otherwise='{"analysis": "", "gt_answers": [""], "pred_answers": [null], "correctness": [false]}',
+        call=Call(is_exact=True),
+        replies=Replies(
+            otherwise='{"analysis": "", "gt_answers": [""], "pred_answers": [null], "correctness": [false]}'
+        ),
         columns="answer",
     ),
     "HiPhODataset": Rule(
@@ -69,30 +73,26 @@ JUDGED: Mapping[str, Rule] = {
         judge="always",
         leaves_out=True,
         weight=_physics_points,
-        suffix="xlsx",
+        call=Call(suffix="xlsx", limited=("dataset.utils.hipho_verifier.are_equal_under_sympy",)),
         caption="earned points, of all points",
-        limited=("dataset.utils.hipho_verifier.are_equal_under_sympy",),
-        replies=r"\d|^\s*\[?(?:Inc|C)orrect\]?\s*$",
-        otherwise=r"\boxed{0}",
+        replies=Replies(r"\d|^\s*\[?(?:Inc|C)orrect\]?\s*$", otherwise=r"\boxed{0}"),
         columns="answer points",
     ),
     "MathVision": Rule(
         "Overall/acc",
         1,
         judge="always",
-        packages=("timeout_decorator", "latex2sympy2_extended"),
+        call=Call(packages=("timeout_decorator", "latex2sympy2_extended")),
         columns="answer category choices",
     ),
-    "LENS": Rule("Overall/acc", 1, judge="always", limited=("dataset.utils.lens.is_equal",)),
-    "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", replies=r"\A[A-Z]+\Z", columns="answer skill"),
+    "LENS": Rule("Overall/acc", 1, judge="always", call=Call(limited=("dataset.utils.lens.is_equal",))),
+    "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", replies=Replies(r"\A[A-Z]+\Z"), columns="answer skill"),
     # Its judge rates the reasoning, too: at a reply without a rating VLMEvalKit stops, after some more tries.
     "OCR_Reasoning": Rule(
         "Overall/acc",
         1,
         judge="always",
-        replies=r"\[\[\d+\]\]",
-        replies_to=r"\[The Start of Reference Answer\]",
-        otherwise="[[0]]",
+        replies=Replies(r"\[\[\d+\]\]", prompts=r"\[The Start of Reference Answer\]", otherwise="[[0]]"),
         columns="answer answer_option answer_type question_type choices task reasoning language format",
     ),
     "MMOral_OPG_OPEN": Rule(
@@ -100,15 +100,15 @@ JUDGED: Mapping[str, Rule] = {
         judge="always",
         points="score",
         spread={"category": ()},
-        replies=r"^\s*(?:0?\.\d+|0|1(?:\.0*)?)\s*$",
+        replies=Replies(r"^\s*(?:0?\.\d+|0|1(?:\.0*)?)\s*$"),
         columns="answer category",
     ),
     "Physics_yale": Rule(
         "Overall/acc",
         points="res",
         judge="always",
-        replies="(?i)true|false",
-        packages=("timeout_decorator", "dotenv"),
+        replies=Replies("(?i)true|false"),
+        call=Call(packages=("timeout_decorator", "dotenv")),
         columns="answer",
     ),
     "CharXiv": Rule(
@@ -116,19 +116,20 @@ JUDGED: Mapping[str, Rule] = {
         100,
         "score",
         judge="always",
-        unread=("extract_answer", "Failed to parse"),
-        takes_model=False,
+        replies=Replies(unread=("extract_answer", "Failed to parse")),
+        call=Call(takes_model=False),
         columns="grading_query inst_category",
     ),
-    "VLMBias": Rule("Overall", 100, "hit", judge="always", unread=("log", "Judge Failed"), columns="answer"),
+    "VLMBias": Rule(
+        "Overall", 100, "hit", judge="always", replies=Replies(unread=("log", "Judge Failed")), columns="answer"
+    ),
     "SFE": Rule("Overall", 1, "score", full=9, is_mean=False, judge="always", columns="answer"),
     "CoreCognition": Rule(
         "Overall",
         1,
         "correct",
         judge="always",
-        replies=r"^\s*(?:[A-Za-z]|(?i:yes|no))\s*$",
-        tries=3,
+        replies=Replies(r"^\s*(?:[A-Za-z]|(?i:yes|no))\s*$", tries=3),
         columns="answer question_type category l2-category",
     ),
     "MaCBench": Rule(
@@ -136,16 +137,15 @@ JUDGED: Mapping[str, Rule] = {
         100,
         judge="always",
         columns="answer",
-        replies=r"\[ANSWER\](?s:.*)\[/ANSWER\]",
-        zeros="relative_tolerance",
+        replies=Replies(r"\[ANSWER\](?s:.*)\[/ANSWER\]"),
+        call=Call(zeros="relative_tolerance"),
     ),
-    "MMVMBench": Rule("Overall", 100, judge="always", replies="(?i)yes|no", columns="answer"),
+    "MMVMBench": Rule("Overall", 100, judge="always", replies=Replies("(?i)yes|no"), columns="answer"),
     "MathVerse": Rule(
         "",
         points="score",
         judge="always",
-        replies=r"^\s*[01]\s*$",
-        replies_to=r"Judgement:\s*$",
+        replies=Replies(r"^\s*[01]\s*$", prompts=r"Judgement:\s*$"),
         caption="right answers, of all versions of the problems",
         columns="answer question_for_eval metadata problem_version",
     ),
@@ -153,8 +153,7 @@ JUDGED: Mapping[str, Rule] = {
         "Overall/accuracy",
         points="score",
         judge="always",
-        replies=r"^\s*(?:Yes|No)\s*$",
-        replies_to="YOUR TASK",
+        replies=Replies(r"^\s*(?:Yes|No)\s*$", prompts="YOUR TASK"),
         columns="answer discipline",
     ),
     # VLMEvalKit asks again without end for a judgement that is neither 0 nor 1.
@@ -163,16 +162,16 @@ JUDGED: Mapping[str, Rule] = {
         1,
         "score",
         judge="always",
-        replies=r"(?:^|[Jj]udgement:)\s*([01])\s*$",
-        limited=("dataset.utils.seephys.post_check",),
-        replies_to=r"Judgement:\s*$",
-        otherwise="0",
+        replies=Replies(r"(?:^|[Jj]udgement:)\s*([01])\s*$", prompts=r"Judgement:\s*$", otherwise="0"),
+        call=Call(limited=("dataset.utils.seephys.post_check",)),
         columns="answer language",
-        variables=(
-            ("USE_CAPTION", ("0", "1")),
-            ("USE_SEARCH", ("0", "1")),
-            ("USE_COT_PROMPT", ("1", "0")),
-            ("USE_IMAGE", ("1", "0")),
+        questions=Questions(
+            variables=(
+                ("USE_CAPTION", ("0", "1")),
+                ("USE_SEARCH", ("0", "1")),
+                ("USE_COT_PROMPT", ("1", "0")),
+                ("USE_IMAGE", ("1", "0")),
+            )
         ),
     ),
     # Its worst case looks up the first variant of each problem.
@@ -180,7 +179,9 @@ JUDGED: Mapping[str, Rule] = {
         "Average/Overall",
         100,
         "correct",
-        mended={"dataset.dynamath.parse_answer": lambda found: (found[0], str(found[1])) if found[0] else found},
+        call=Call(
+            mended={"dataset.dynamath.parse_answer": lambda found: (found[0], str(found[1])) if found[0] else found}
+        ),
         judge="always",
         group=lambda row: str(row["qid"]),
         columns="answer answer_type subject knowledge_level qid varid",
@@ -190,32 +191,36 @@ JUDGED: Mapping[str, Rule] = {
         Rule("Overall", 100, "hit", judge="always", columns="answer"),
     ),
     "AyaVisionBench": Rule(
-        "Overall", 100, "hit", judge="always", replies=r"\[\[(?:CORRECT|WRONG)\]\]", columns="answer"
+        "Overall", 100, "hit", judge="always", replies=Replies(r"\[\[(?:CORRECT|WRONG)\]\]"), columns="answer"
     ),
     "Asclepius": Rule(
-        "Overall", 1, "eval_score", judge="always", is_asked=_has_answer, replies=r"\b[01]\b", columns="answer"
+        "Overall",
+        1,
+        "eval_score",
+        judge="always",
+        questions=Questions(is_asked=_has_answer),
+        replies=Replies(r"\b[01]\b"),
+        columns="answer",
     ),
     "ChartMuseum": Rule(
         "Overall",
         1,
         judge="always",
-        takes_model=False,
-        replies=r"(?i)\b(?:yes|no)\b",
-        pairs_rows=True,
+        call=Call(takes_model=False, pairs_rows=True),
+        replies=Replies(r"(?i)\b(?:yes|no)\b"),
         columns="answer category",
     ),
     "WorldVQA": Rule(
         "Overall/Accuracy",
         100,
         judge="always",
-        replies=r"(?i)label\**:[\s*]*(?:correct|incorrect|unattempted)",
-        tries=10,
+        replies=Replies(r"(?i)label\**:[\s*]*(?:correct|incorrect|unattempted)", tries=10),
         caption="right answers",
         columns="question answer image_path",
     ),
-    "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always", replies=r"(?i)\b(?:un)?safe\b"),
+    "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always", replies=Replies(r"(?i)\b(?:un)?safe\b")),
     "SIUOGenDataset": Rule(
-        "overall_avg_combined", 1, "combined_pass", judge="always", replies=r"(?i)\btrue\b|\bfalse\b|effective"
+        "overall_avg_combined", 1, "combined_pass", judge="always", replies=Replies(r"(?i)\btrue\b|\bfalse\b|effective")
     ),
     "SGI_Bench_Experimental_Reasoning": Rule("MCC", 100, "mcc", judge="always", columns="answer options steps"),
     "VGRPBench": Rule(
@@ -224,8 +229,8 @@ JUDGED: Mapping[str, Rule] = {
         "answer_correct",
         judge="always",
         caption="solved puzzles",
-        packages=("json_repair",),
-        replies="Perception|Initial State",
+        call=Call(packages=("json_repair",)),
+        replies=Replies("Perception|Initial State"),
         columns="category states",
     ),
     "VLRewardBench": Rule(
@@ -233,8 +238,8 @@ JUDGED: Mapping[str, Rule] = {
         100,
         "score",
         judge="always",
-        replies="(?i)answer [12]",
-        reads_itself=True,
+        replies=Replies("(?i)answer [12]"),
+        call=Call(reads_itself=True),
         columns="answer category",
     ),
     "PhyX": Rule(
@@ -242,8 +247,8 @@ JUDGED: Mapping[str, Rule] = {
         100,
         "res",
         judge="always",
-        replies="[01]",
-        settings=(("valid_type", "LLM"),),
+        replies=Replies("[01]"),
+        call=Call(settings=(("valid_type", "LLM"),)),
         columns="answer category",
     ),
     **{
@@ -252,7 +257,7 @@ JUDGED: Mapping[str, Rule] = {
             100,
             "score",
             judge="always",
-            replies=r"(?i)\b(?:yes|no|[0-9])\b",
+            replies=Replies(r"(?i)\b(?:yes|no|[0-9])\b"),
             columns="answer",
         )
         for track in ("Diagnosis", "Treatment", "Crossmodal", "Examination")

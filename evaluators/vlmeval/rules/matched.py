@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluators.vlmeval.library_types import Row
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.rule import Rule, for_classes
+from evaluators.vlmeval.rule import Call, Questions, Rule, for_classes
 from evaluators.vlmeval.rules.spatial import HITS, KINDS, POINT_PARSER
 
 __all__ = ["MATCHED"]
@@ -172,7 +172,7 @@ MATCHED: Mapping[str, Rule] = {
         "*match",
         100,
         judge="may",
-        suffix="xlsx",
+        call=Call(suffix="xlsx"),
         stops=True,
         caption="lists of the right options and no other",
         columns="question answer",
@@ -181,7 +181,7 @@ MATCHED: Mapping[str, Rule] = {
     "MMHELIX": Rule(
         "",
         points="judge",
-        keeps_tables=True,
+        call=Call(keeps_tables=True),
         stops=True,
         group=lambda row: str(row["question_text" if row["category"] == "graph_isomorphism" else "index"]),
         is_whole=True,
@@ -195,7 +195,7 @@ MATCHED: Mapping[str, Rule] = {
         "AVG",
         1,
         "score",
-        packages=("timeout_decorator", "sympy", "antlr4"),
+        call=Call(packages=("timeout_decorator", "sympy", "antlr4")),
         spread={"source": OLYMPIADS},
         columns="source answer_type final_answer error is_multiple_answer unit",
     ),
@@ -207,7 +207,9 @@ MATCHED: Mapping[str, Rule] = {
         parts=_abilities,
         told_by={"dataset.utils.ocrbrnch_v2_eval.process_predictions": lambda rows, _: [row["score"] for row in rows]},
         leaves_out=True,
-        packages=("apted", "distance", "editdistance", "ipdb", "jieba", "Levenshtein", "lxml", "nltk", "zss"),
+        call=Call(
+            packages=("apted", "distance", "editdistance", "ipdb", "jieba", "Levenshtein", "lxml", "nltk", "zss")
+        ),
         caption="mean of English and Chinese, of each the mean of its abilities",
         columns="answer category eval bbox content",
     ),
@@ -215,7 +217,7 @@ MATCHED: Mapping[str, Rule] = {
         "total",
         100,
         parts=_texts_to_read,
-        packages=("apted", "json_repair", "lxml", "nltk", "zss"),
+        call=Call(packages=("apted", "json_repair", "lxml", "nltk", "zss")),
         caption="mean of the kinds of tasks, of each the mean of its sets",
         columns="answer category l2-category split image_name",
     ),
@@ -240,7 +242,7 @@ MATCHED: Mapping[str, Rule] = {
         100,
         group=4,
         is_whole=True,
-        rows=7600,
+        call=Call(rows=7600),
         told_by={"dataset.utils.naturalbench.get_scores": _right_of_four},
         caption="groups of two questions on two pictures of which all four answers are right",
         columns="answer type",
@@ -264,10 +266,10 @@ MATCHED: Mapping[str, Rule] = {
         "is_correct",
         caption="right answers",
         columns="answer modify_scene_related_question",
-        variables=(("GSM8K_V_MODE", ("visual_implicit", "visual_explicit")),),
+        questions=Questions(variables=(("GSM8K_V_MODE", ("visual_implicit", "visual_explicit")),)),
     ),
     "DA2K": Rule("overall", 100, "score"),
-    "ChartQAPro": Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",), columns="answer year"),
+    "ChartQAPro": Rule("Overall/1", 100, caption="Overall x 100", call=Call(packages=("anls",)), columns="answer year"),
     "TopViewRS": Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="answer"),
     **for_classes(
         "ScreenSpot ScreenSpotV2",
@@ -285,11 +287,15 @@ MATCHED: Mapping[str, Rule] = {
             1,
             caption="clicks inside the element's box",
             columns="image_path question bbox category ui_type application",
-            numbers_rows=True,
+            questions=Questions(numbers_rows=True),
         ),
     ),
-    "RoboSpatialBench": Rule("accuracy", 1, "is_correct", completed=POINT_PARSER, columns="question answer category"),
-    "RefSpatialBench": Rule("overall", 100, "score", completed=POINT_PARSER, columns="question category mask_path"),
+    "RoboSpatialBench": Rule(
+        "accuracy", 1, "is_correct", call=Call(completed=POINT_PARSER), columns="question answer category"
+    ),
+    "RefSpatialBench": Rule(
+        "overall", 100, "score", call=Call(completed=POINT_PARSER), columns="question category mask_path"
+    ),
     "CMMMU": Rule(
         "总准确率",
         100,
@@ -297,9 +303,9 @@ MATCHED: Mapping[str, Rule] = {
         caption="right answers, each at most 100",
         columns="question answer category type option1 option2 option3 option4",
     ),
-    "MedqbenchMCQDataset": Rule("overall_accuracy", 100, suffix="xlsx", columns="question A B answer"),
+    "MedqbenchMCQDataset": Rule("overall_accuracy", 100, call=Call(suffix="xlsx"), columns="question A B answer"),
     "MedQDEGBenchDataset": Rule("Overall", 100, columns="question A B answer"),
-    "TreeBench": Rule("Overall", 100, "score", suffix="xlsx", columns="answer category target_instances"),
+    "TreeBench": Rule("Overall", 100, "score", call=Call(suffix="xlsx"), columns="answer category target_instances"),
     "RefSpatialDataset": Rule("Overall/Success Rate (%)", 1, "success", columns="mask"),
     "GOBenchDataset": Rule("Overall", leaves_out=True, columns="answer"),
     "VLMsAreBiased": Rule("overall_acc", 100, columns="ground_truth topic"),
@@ -309,18 +315,22 @@ MATCHED: Mapping[str, Rule] = {
     "VLRMBench_MultiSolution": Rule(
         "multi_solution_accuracy", 100, group=2, is_whole=True, columns="question category"
     ),
-    "VTCBench": Rule("Overall", 100, packages=("rouge_score",), columns="answer"),
+    "VTCBench": Rule("Overall", 100, call=Call(packages=("rouge_score",)), columns="answer"),
     "ChartBench": Rule("all", group="_", is_whole=True, columns="answer QA_type"),
     "NPMM": Rule(
         "AR",
         is_mean=False,
         parts=_graph_parts,
-        is_exact=True,
+        call=Call(is_exact=True),
         caption="ratio to the best known solution, wrong ones 0, each at most 100",
         columns="data_source graph ground_truth",
     ),
-    "GroundingME": Rule("ACC@0.5", 100, "acc_50", reads_itself=True, columns="answer width height subtask_l1"),
+    "GroundingME": Rule(
+        "ACC@0.5", 100, "acc_50", call=Call(reads_itself=True), columns="answer width height subtask_l1"
+    ),
     "SparBench": Rule("overall", 100, is_mean=False, parts=lambda row: (row["task"],), columns="answer task"),
-    "ImageCaptionDataset": Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",), columns="answer"),
+    "ImageCaptionDataset": Rule(
+        "ROUGE_L", 1, caption="ROUGE-L", call=Call(packages=("pycocoevalcap",)), columns="answer"
+    ),
 }
 """By VLMEvalKit's class, or by data set."""

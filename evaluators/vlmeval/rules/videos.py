@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from evaluators.vlmeval.rule import Rule, for_classes
+from evaluators.vlmeval.rule import Call, Questions, Replies, Rule, for_classes
 from evaluators.vlmeval.rules.spatial import HITS, KINDS, NUMBERS
 
 __all__ = ["VIDEOS"]
@@ -26,15 +26,21 @@ def _comparable(found: dict[str, Any]) -> dict[str, Any]:
 
 
 VIDEOS: Mapping[str, Rule] = {
-    "VsiBench": replace(KINDS, shown_frames="ends"),
+    "VsiBench": replace(KINDS, questions=Questions(frames="ends")),
     **for_classes(
         "VsiSuperRecall DSRBench",
-        Rule("overall", told_by=HITS, shown_frames="ends", caption="right answers", columns="index answer options"),
+        Rule(
+            "overall",
+            told_by=HITS,
+            questions=Questions(frames="ends"),
+            caption="right answers",
+            columns="index answer options",
+        ),
     ),
     "STIBench": Rule(
         "overall",
         told_by=HITS,
-        shown_frames="ends",
+        questions=Questions(frames="ends"),
         caption="right answers",
         columns="index answer options task_type time_start time_end",
     ),
@@ -42,15 +48,15 @@ VIDEOS: Mapping[str, Rule] = {
         "overall",
         parts=lambda row: (str(row["question_type"]),),
         told_by=NUMBERS,
-        shown_frames="ends",
-        is_asked=lambda row: "_streaming" not in str(row["question_type"]),  # others are asked while a video runs
+        # Others are asked while a video runs.
+        questions=Questions(frames="ends", is_asked=lambda row: "_streaming" not in str(row["question_type"])),
         caption="mean of the kinds of questions: mean relative accuracy of numbers",
         columns="index answer question_type",
     ),
     "SiteBenchVideo": Rule(
         "overall_accuracy",
         told_by=HITS,
-        shown_frames="ends",
+        questions=Questions(frames="ends"),
         caption="right answers",
         columns="index answer candidates",
     ),
@@ -61,8 +67,7 @@ VIDEOS: Mapping[str, Rule] = {
         told_by={
             "dataset.videommmu.evaluate_mmmu": lambda rows, result: [result[0][row["id"]] == "Correct" for row in rows]
         },
-        mended={"dataset.videommmu.process_results": _comparable},
-        keeps_tables=True,
+        call=Call(mended={"dataset.videommmu.process_results": _comparable}, keeps_tables=True),
         caption="right answers",
         columns="id category answer options question_type",
     ),
@@ -73,28 +78,37 @@ VIDEOS: Mapping[str, Rule] = {
         "score",
         judge="may",
         caption="right answers",
-        by_index=True,
-        built_with=(("use_subtitle", True),),
+        call=Call(by_index=True),
+        questions=Questions(built_with=(("use_subtitle", True),)),
         columns="video_path correct_choice candidates duration_group question_category",
     ),
     "V2PBench": Rule(
         "",
         100,
         "score",
-        suffix="xlsx",
+        call=Call(suffix="xlsx", by_index=True),
         caption="right answers",
-        by_index=True,
         columns="index video_path frame_path answer dimension duration",
     ),
     "VideoTT": Rule("", 100, "score", judge="may", caption="right answers", columns="answer capability"),
-    "Video_Holmes": Rule("", 100, "score", caption="right answers", by_index=True, columns="answer question_type"),
-    "QBench_Video_MCQ": Rule("", 100, "score", caption="right answers", by_index=True, columns="answer dimensions"),
+    "Video_Holmes": Rule(
+        "", 100, "score", caption="right answers", call=Call(by_index=True), columns="answer question_type"
+    ),
+    "QBench_Video_MCQ": Rule(
+        "", 100, "score", caption="right answers", call=Call(by_index=True), columns="answer dimensions"
+    ),
     **for_classes(
         "TempCompass_MCQ TempCompass_YorN WorldSense MLVU_MCQ",
-        Rule("", 100, "score", judge="may", caption="right answers", by_index=True, columns="answer"),
+        Rule("", 100, "score", judge="may", caption="right answers", call=Call(by_index=True), columns="answer"),
     ),
     "TempCompass_Captioning": Rule(
-        "", 100, "score", judge="always", caption="right answers about the caption", by_index=True, columns="answer"
+        "",
+        100,
+        "score",
+        judge="always",
+        caption="right answers about the caption",
+        call=Call(by_index=True),
+        columns="answer",
     ),
     "MLVU_OpenEnded": Rule(
         "",
@@ -103,8 +117,8 @@ VIDEOS: Mapping[str, Rule] = {
         full=10,
         judge="always",
         caption="mean of grades of 2 to 10, of 10",
-        replies="(?:score_accuracy|score_completeness)",
-        by_index=True,
+        replies=Replies("(?:score_accuracy|score_completeness)"),
+        call=Call(by_index=True),
         columns="answer scoring_points",
     ),
     "MVBench_MP4": Rule(
@@ -112,9 +126,9 @@ VIDEOS: Mapping[str, Rule] = {
         100,
         "score",
         judge="may",
-        shown_frames="middles",
+        questions=Questions(frames="middles"),
         caption="right answers",
-        by_index=True,
+        call=Call(by_index=True),
         columns="answer candidates prefix task_type",
     ),
     "VideoMMEv2": Rule(
@@ -132,11 +146,9 @@ VIDEOS: Mapping[str, Rule] = {
         100,
         judge="always",
         leaves_out=True,
-        takes_model=False,
-        settings=(("model", "chatgpt-0125"),),  # the one name that it takes
+        call=Call(takes_model=False, settings=(("model", "chatgpt-0125"),)),  # the one name that it takes
         caption="right answers",
-        replies=r"(?s)\{.*pred.*(?i:yes|no).*score.*\d.*\}",
-        otherwise="{'pred': 'no', 'score': 0}",
+        replies=Replies(r"(?s)\{.*pred.*(?i:yes|no).*score.*\d.*\}", otherwise="{'pred': 'no', 'score': 0}"),
         columns="answer mode",
     ),
     "QBench_Video_VQA": Rule(
@@ -146,8 +158,7 @@ VIDEOS: Mapping[str, Rule] = {
         full=2,
         judge="always",
         caption="mean of grades of 0 to 2, of 2",
-        replies=r"^\W*(?:[Ss]core\W*)?([012])\b",
-        otherwise="0",
+        replies=Replies(r"^\W*(?:[Ss]core\W*)?([012])\b", otherwise="0"),
         columns="answer dimensions",
     ),
     "MMBenchVideo": Rule(

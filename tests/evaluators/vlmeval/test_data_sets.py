@@ -167,7 +167,7 @@ def skip_without_packages(name):
     if owner is not None and owner.name in NEEDED:
         pytest.importorskip(NEEDED[owner.name])
     rule = known_benchmark(Benchmark(name, "vlmeval", name)).rule
-    if rule and (missing := missing_requirements(rule.packages)):
+    if rule and (missing := missing_requirements(rule.call.packages)):
         pytest.skip(f"missing: {missing}")
 
 
@@ -258,11 +258,11 @@ def theirs(name, rows, answers, directory, monkeypatch):
         names = [str(index) if str(index) in answers else str(index).rpartition("_")[2] for index in data["index"]]
         data["prediction"] = [answers[index].encode("utf-8", "replace").decode() for index in names]
         directory.mkdir()
-        file = str(directory / f"model_{name}.{entry.rule.suffix if entry.rule else 'tsv'}")
+        file = str(directory / f"model_{name}.{entry.rule.call.suffix if entry.rule else 'tsv'}")
         vlmeval_module("smp").dump(data, file)
         random.seed(0)  # some metrics guess where they find nothing
         may_judge = entry.rule is None or entry.rule.judge == "may"
-        takes_model = entry.rule is None or entry.rule.takes_model
+        takes_model = entry.rule is None or entry.rule.call.takes_model
         judge = (
             {"model": "a-judge"}
             if entry.needs_judge and takes_model
@@ -270,7 +270,7 @@ def theirs(name, rows, answers, directory, monkeypatch):
             if may_judge and not entry.needs_judge
             else {}
         )
-        result = data_set.evaluate(file, **judge, **dict(entry.rule.settings if entry.rule else ()))
+        result = data_set.evaluate(file, **judge, **dict(entry.rule.call.settings if entry.rule else ()))
     return directory if result is None else result  # which stands in a file then
 
 
@@ -944,7 +944,7 @@ def test_each_variable_of_the_environment_that_changes_a_prompt_is_in_the_rule_o
             functions = [getattr(owner.load(), name) for name in ("__init__", "build_prompt")]
             source = "".join(inspect.getsource(function) for function in functions)
             read[owner.name] = {*re.findall(r"""environ(?:\.get\(|\[)['"](\w+)""", source)}
-    known = {name: {variable for variable, _ in RULES[name].variables} for name in read if name in RULES}
+    known = {name: {variable for variable, _ in RULES[name].questions.variables} for name in read if name in RULES}
     assert {name: variables for name, variables in read.items() if variables} == {
         name: variables for name, variables in known.items() if variables
     }

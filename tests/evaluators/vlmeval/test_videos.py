@@ -144,7 +144,7 @@ def evaluate_plainly(name, rows, answers, directory, monkeypatch, *, keeps_table
         patch.setenv("PRED_FORMAT", "tsv")
         module = vlmeval_module(entry.module)
         patch.setattr(module, "build_judge", StandInOfGrades, raising=False)
-        if entry.rule.keeps_tables and keeps_tables:
+        if entry.rule.call.keeps_tables and keeps_tables:
             place = module.get_intermediate_file_path
             pickled = {"_score": "pkl"}  # VLMEvalKit's own table would have texts in place of lists
             patch.setattr(
@@ -156,7 +156,7 @@ def evaluate_plainly(name, rows, answers, directory, monkeypatch, *, keeps_table
         directory.mkdir()
         without_excel(patch)
         file = write_tsv(
-            directory / f"m.{entry.rule.suffix}",
+            directory / f"m.{entry.rule.call.suffix}",
             [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)],
         )
         data_set = object.__new__(entry.data_set_class())  # without its way to the videos
