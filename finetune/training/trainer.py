@@ -13,13 +13,14 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config import TrainSettings
+from finetune.data import IGNORED
 from finetune.training import checkpoints
 from finetune.training.best_model import best_step, remove_others
 from finetune.training.components import parameter_groups
 from finetune.training.listener import Listener
 from soup.errors import FinetuneError
 
-__all__ = ["JobTrainer", "StopCallback", "StopRequest"]
+__all__ = ["JobTrainer", "StopCallback", "StopRequest", "count_learnt"]
 
 WINDOW = 20  # steps that the time of a step is the mean of
 
@@ -113,11 +114,36 @@ class JobTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Give the micro-batches of a step, their tokens and rows counted, and tiles that came as bytes normalised."""
+        """Give the micro-batches of a step, tiles that came as bytes normalised, and how many tokens it learns.
+
+        Tokens and rows are counted.
+        """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.counts = [sum(counts) for counts in zip(self.counts, *map(_counts, batches), strict=True)]
         batches = [self.data_collator.normalise_tiles(batch) for batch in batches]
+        if items is None:
+            learnt = torch.tensor(sum(count_learnt(batch) for batch in batches), device=device)
+            items = self.accelerator.reduce(learnt)
         return batches, items
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Give a micro-batch's part of the loss of the step, each token of which weighs the same.
+
+        Some models (Qwen2.5-VL, Qwen3-VL) know the mean over the micro-batch alone, which transformers divides by
+        their number in the step, and torch by the number of processes.
+        """
+        if self.model_accepts_loss_kwargs or num_items_in_batch is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        mean, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+        loss = mean * (parts * count_learnt(inputs) / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
         """Give 0: to count would walk through all parameters at every step, to multiply by 6."""
@@ -188,6 +214,11 @@ class JobTrainer(Trainer):
     @property
     def _is_sharded(self) -> bool:
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+
+def count_learnt(batch: dict[str, Tensor]) -> int:
+    """Count the tokens that a batch's loss is the mean over: the first of a sequence is not predicted."""
+    return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
 def _counts(batch: dict[str, Tensor]) -> tuple[int, int]:

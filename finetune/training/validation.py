@@ -10,15 +10,13 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from finetune.data import IGNORED, HeldOutRows
+from finetune.data import HeldOutRows
 from finetune.training.best_model import LOSS
-
-if TYPE_CHECKING:
-    from finetune.training.trainer import JobTrainer
+from finetune.training.trainer import JobTrainer, count_learnt
 
 __all__ = ["HeldOutLosses", "measure_losses"]
 
@@ -52,8 +50,7 @@ def measure_losses(trainer: JobTrainer, rows: HeldOutRows, size: int) -> HeldOut
     try:
         with torch.no_grad():
             for name, batch in _batches(trainer, rows, size):
-                # The first token of a sequence is not predicted.
-                tokens = int((batch["labels"][:, 1:] != IGNORED).sum()) if name is not None else 0
+                tokens = count_learnt(batch) if name is not None else 0
                 inputs = trainer._prepare_inputs(trainer.data_collator.normalise_tiles(batch))
                 with trainer.compute_loss_context_manager():
                     loss = float(model(**inputs).loss)

@@ -15,6 +15,7 @@ from finetune.data import IGNORED, Corpus
 from finetune.data.check import check_data
 from finetune.jobs import read_stamp
 from finetune.training.input_pipeline import build_input_pipeline
+from finetune.training.job import run
 from finetune.training.other_families import ProcessorCollator, other_family_rows
 from finetune.training.packed_families import PACKED, positions_of
 from finetune.training.start_model import open_start
@@ -22,6 +23,7 @@ from finetune.training.train import prepare, train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
+from tests.finetune.training.test_job import together
 from tests.helpers.training_basics import Notes, make_job, write_rows
 from tests.helpers.vlm_families import FAMILIES, noise, save_family
 
@@ -241,6 +243,38 @@ def test_a_job_learns_from_packs_and_tells_how_many_rows_they_held(checkpoint, d
     assert min(held) > 1
     assert read_stamp(job.out)["rows_seen"] == sum(held)
     assert notes.steps[-1][2] < notes.steps[0][2]
+
+
+def furthest(one, other):
+    assert one.keys() == other.keys()
+    return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_step_in_parts_is_the_step_as_a_whole_in_any_family(checkpoint, data, tmp_path, kind):
+    # Rows differ in how many of their tokens are learnt: a mean of the parts' means would be another loss.
+    made, losses = [], []
+    for micro in (4, 1):
+        job = make_job(tmp_path, data, f"by-{micro}", checkpoint(kind), steps=3, lr=1e-3, micro_batch=micro)
+        notes = Notes()
+        assert train_job(job, "d", StopRequest(), notes)
+        made.append(weights(job.out))
+        losses.append([step[2] for step in notes.steps])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert furthest(weights(checkpoint(kind)), made[0]) > 1e-3
+    assert furthest(*made) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llava", "qwen3_vl"])
+def test_two_processes_train_what_one_does_in_any_family(checkpoint, data, tmp_path, kind):
+    made = []
+    for name in ("alone", "pair"):
+        job = make_job(tmp_path, data, name, checkpoint(kind), steps=3, lr=1e-3, micro_batch=1)
+        assert (together(job.folder).returncode if name == "pair" else run(job.folder)) == 0
+        made.append(job.out)
+    assert read_stamp(made[1])["last_loss"] == pytest.approx(read_stamp(made[0])["last_loss"], rel=1e-4)
+    assert furthest(*map(weights, made)) < 1e-4
 
 
 @pytest.mark.parametrize("kind", TRAINED)
