@@ -31,6 +31,7 @@ from finetune.config import Columns
 from finetune.data.flat_rows import FLAT, as_conversation, is_absent, listed, rename_columns
 from finetune.data.rows import Fault, Message, Picture, RowError, Sample
 from finetune.media.sources import looks_like_base64
+from soup.support.text import pluralize
 
 __all__ = ["ROLES", "detect_format", "read_row"]
 
@@ -193,6 +194,9 @@ class _Reading:
         images = len(self.pictures) + len(self.images) + len(self.videos)
         if images != self.markers:
             self.faults.append(Fault("placeholders", f"{self.markers} <image> in the text, {images} images"))
+        elif left := len(self.images):  # as many as markers, and yet not taken
+            what = f"<video> in the text, and no video for it, but {pluralize(left, 'image')}"
+            self.faults.append(Fault("placeholders", f"{what}: write <image>, or name the file as `video`"))
         self.faults += self._unread(texts)
         self.faults += _wrong_roles([role for role, _ in turns])
         self.faults += _empty_answers(messages)

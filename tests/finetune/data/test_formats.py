@@ -206,6 +206,27 @@ def test_other_words_and_shapes_mean_the_same(tmp_path, raw, roles, images):
         ({"conversations": LLAVA["conversations"]}, "placeholders", "1 <image> in the text, 0 images"),
         ({**LLAVA, "image": ["a.png", "b.png"]}, "placeholders", "1 <image> in the text, 2 images"),
         (
+            {"image": "a.png", "conversations": [{"from": "human", "value": "<video>x"}, *answer()]},
+            "placeholders",
+            "<video> in the text, and no video for it, but 1 image: write <image>",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "x"}]},
+                    *answer(),
+                ],
+                "images": ["a.png"],
+            },
+            "placeholders",
+            "no video for it, but 1 image",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "<video><video>"}, *answer()], "image": "a.png", "video": "clip"},
+            "placeholders",
+            "no video for it, but 1 image",
+        ),
+        (
             {"messages": [{"role": "user", "content": "x"}, *answer(" ")]},
             "empty_answer",
             "the answer of turn 2 is empty",
