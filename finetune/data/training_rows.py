@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         self.order: Order = Order(strata, settings.seed)
         left_out = _left_out(corpus, self.scan)
         self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad, "left_out": left_out}
-        positions = math.ceil((settings.epochs or 0) * self.order.epoch_rows)
+        # As written: 1.11 epochs of 100 rows are 111, where the float's are a little more.
+        positions = math.ceil(Fraction(str(settings.epochs or 0)) * self.order.epoch_rows)
         self.packs = Packs(self.length_at, settings.max_length, end=positions) if settings.packing else None
         # Rows of the next epoch fill up the last step. Counting packs lays them all.
         items = self.packs.count() if self.packs and not settings.steps else positions

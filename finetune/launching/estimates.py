@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
@@ -150,8 +151,8 @@ def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int |
         return job.settings.steps
     if rows is None or job.settings.packing:  # packs are counted once all rows' tokens are
         return None
-    samples = sum((contents[data_set.path].rows or 0) * data_set.weight for data_set in job.data)
-    return math.ceil(samples * (job.settings.epochs or 0) / job.settings.global_batch_size)
+    samples = sum((contents[data_set.path].rows or 0) * Fraction(str(data_set.weight)) for data_set in job.data)
+    return math.ceil(samples * Fraction(str(job.settings.epochs or 0)) / job.settings.global_batch_size)
 
 
 def _speed(jobs: Sequence[Job]) -> float | None:

@@ -96,6 +96,14 @@ def test_epochs_become_steps(root, processor):
     assert training(root, processor, steps=None, epochs=1, global_batch_size=4).steps == 2
 
 
+def test_a_share_of_an_epoch_is_taken_as_it_is_written(tmp_path, processor):
+    rows = [{"conversations": conversation("What?", str(number))} for number in range(100)]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    for epochs, steps in ((1.11, 111), (0.56, 56), (0.001, 1), (1, 100)):
+        made = training(tmp_path, processor, steps=None, epochs=epochs, global_batch_size=1)
+        assert (made.steps, made.items) == (steps, steps)
+
+
 def test_the_manifest_tells_what_the_mixture_came_to(root, processor):
     manifest_ = training(root, processor).manifest
     assert manifest_["groups"] == {
