@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from soup.checkpoints.hub import is_hub_id
-from soup.checkpoints.weight_files import looks_like_checkpoint, no_directory, pickles_in
+from soup.checkpoints.weight_files import INDEX, looks_like_checkpoint, no_directory, pickles_in
 from soup.errors import PoolError
 from soup.support.open_files import read_errors
 from soup.support.options import option_name, refuse_wrong_type
@@ -121,7 +121,8 @@ def _why_skipped(path: Path) -> str | None:
             if not looks_like_checkpoint(path):
                 pickles = pickles_in(entry.name for entry in path.iterdir())
                 return "not a checkpoint" + (f" in safetensors: {pickles[0]} is a pickle" if pickles else "")
-            weights = any(entry.name.endswith((".safetensors", ".bin")) for entry in path.iterdir())
+            # An index may name shards in folders of the checkpoint.
+            weights = any(entry.name.endswith((".safetensors", ".bin", INDEX)) for entry in path.iterdir())
         except PermissionError as error:  # as of lost+found
             return f"can't be read ({error.strerror})"
     return None if weights or not _checkpoints_below(path) else "without weights of its own"
