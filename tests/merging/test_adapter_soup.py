@@ -33,36 +33,40 @@ def as_adapter(pool, out, how="exact", weights=None, **fields):
     return json.loads((out / "adapter_config.json").read_text())
 
 
+def assert_holds_the_soup(folder, pool, weights=None):
+    soup.merge(recipe_of(pool, weights), folder / "soup")
+    config = as_adapter(pool, folder / "one" / "adapter", weights=weights)
+    soup.merge(recipe_of(folder / "one"), folder / "again")
+    expected, made = read_back(folder / "soup"), read_back(folder / "again")
+    assert made.keys() == expected.keys()
+    assert all(same_bits(value, expected[name]) for name, value in made.items())
+    return config
+
+
 @pytest.mark.parametrize(
     ("configs", "weights"),
     [
         ([{"r": 4, "lora_alpha": 8}] * 3, None),
         ([{"r": 4, "lora_alpha": 8}, {"r": 2, "lora_alpha": 3}, {"r": 8, "lora_alpha": 4, "use_rslora": True}], None),
         ([{"r": 4, "lora_alpha": 8}, {"r": 2, "lora_alpha": 8}], [0.75, 0.5]),
+        ([{"r": 4, "lora_alpha": 8}, {"r": 2, "lora_alpha": 8}], [-0.5, 1.5]),
+        ([{"r": 4, "lora_alpha": -8}] * 2, None),
         ([{"r": 4, "lora_alpha": 8, "alpha_pattern": {"up": 5}}] * 2, None),
     ],
-    ids=["alike", "mixed", "weighted", "patterns"],
+    ids=["alike", "mixed", "weighted", "one taken away", "below 0", "patterns"],
 )
 def test_one_adapter_gives_the_model_that_the_soup_gives(tmp_path, configs, weights):
     _, pool = make_pool(tmp_path, configs)
-    soup.merge(recipe_of(pool, weights), tmp_path / "soup")
-    config = as_adapter(pool, tmp_path / "one" / "adapter", weights=weights)
+    config = assert_holds_the_soup(tmp_path, pool, weights)
     assert config["r"] == sum(each["r"] for each in configs)
-    soup.merge(recipe_of(tmp_path / "one"), tmp_path / "again")
-    expected = read_back(tmp_path / "soup")
-    assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())
 
 
 def test_modules_of_another_rank_than_most_have_theirs(tmp_path):
     base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}] * 2)
     up = dict(list(TARGETS.items())[:1])
     write_adapter(pool / "up", linear_factors(up, 4, seed=7, dtype="bfloat16"), base, r=4, lora_alpha=8)
-    soup.merge(recipe_of(pool), tmp_path / "soup")
-    config = as_adapter(pool, tmp_path / "one" / "adapter")
+    config = assert_holds_the_soup(tmp_path, pool)
     assert {config["r"], *config["rank_pattern"].values()} == {8, 12}
-    soup.merge(recipe_of(tmp_path / "one"), tmp_path / "again")
-    expected = read_back(tmp_path / "soup")
-    assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())
 
 
 def test_adapters_that_were_trained_alike_keep_the_bits_of_their_factors(tmp_path):
@@ -73,6 +77,56 @@ def test_adapters_that_were_trained_alike_keep_the_bits_of_their_factors(tmp_pat
     key = "base_model.model.model.layers.0.up.lora_{}.weight"
     assert same_bits(made[key.format("A")], torch.cat([part[key.format("A")] for part in parts]))
     assert same_bits(made[key.format("B")], torch.cat([part[key.format("B")] for part in parts], 1))
+
+
+def test_factors_of_several_dtypes_are_written_in_the_one_that_holds_them(tmp_path):
+    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}], dtype="float32")
+    write_adapter(pool / "a1", linear_factors(TARGETS, 4, seed=1), base, lora_alpha=8)
+    assert_holds_the_soup(tmp_path, pool)
+
+
+EMBEDDINGS, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def embedding_factors(seed, **whole):
+    a, b = (tensor * 5 for tensor in linear_factors({"": (4, 8)}, 2, seed=seed).values())
+    return {"model.embed_tokens.lora_embedding_A": a, "model.embed_tokens.lora_embedding_B": b, **whole}
+
+
+def test_the_base_s_embeddings_beside_their_factors_must_be_the_base_s(tmp_path):
+    values = torch.arange(32.0).reshape(8, 4)
+    base = tiny_checkpoint(tmp_path / "base", tensors={EMBEDDINGS: values}, config={"tie_word_embeddings": False})
+    for seed in (0, 1):
+        factors = embedding_factors(seed, **{"model.embed_tokens.base_layer.weight": values})
+        write_adapter(tmp_path / "pool" / f"a{seed}", factors, base, r=2, target_modules=["embed_tokens"])
+    assert_holds_the_soup(tmp_path, tmp_path / "pool")
+    factors["model.embed_tokens.base_layer.weight"] = values + 1
+    write_adapter(tmp_path / "pool" / "a1", factors, base, r=2, target_modules=["embed_tokens"])
+    with pytest.raises(PoolError, match=r"are not the base's.*\n  - a1: base_model\.\S+\nWithout the option"):
+        as_adapter(tmp_path / "pool", tmp_path / "other")
+
+
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["lm_head"]], ids=str)
+def test_ends_that_one_adapter_unties_are_both_stored(tmp_path, saved):
+    shapes = {EMBEDDINGS: (8, 4), "model.up.weight": (6, 4)}
+    base = tiny_checkpoint(tmp_path / "base", tensors=shapes, dtype="float32", config={"tie_word_embeddings": True})
+    name = {"embed_tokens": EMBEDDINGS, "lm_head": OUTPUT}[saved[0]]
+    factors = {**linear_factors({"model.up.weight": (6, 4)}, 2), name: torch.ones(8, 4)}
+    write_adapter(tmp_path / "pool" / "a0", factors, base, r=2, modules_to_save=saved)
+    write_adapter(tmp_path / "pool" / "a1", linear_factors({"model.up.weight": (6, 4)}, 2, 1), base, r=2)
+    config = assert_holds_the_soup(tmp_path, tmp_path / "pool")
+    assert config["modules_to_save"] == saved
+
+
+def test_ends_that_one_adapter_keeps_tied_stay_so(tmp_path):
+    shapes = {EMBEDDINGS: (8, 4), "model.up.weight": (6, 4)}
+    base = tiny_checkpoint(tmp_path / "base", tensors=shapes, dtype="float32", config={"tie_word_embeddings": True})
+    ends = {EMBEDDINGS: torch.ones(8, 4), OUTPUT: torch.ones(8, 4)}
+    saved = {"modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}
+    write_adapter(tmp_path / "pool" / "a0", {**linear_factors({"model.up.weight": (6, 4)}), **ends}, base, **saved)
+    write_adapter(tmp_path / "pool" / "a1", linear_factors({"model.up.weight": (6, 4)}, seed=1), base)
+    config = assert_holds_the_soup(tmp_path, tmp_path / "pool")
+    assert {key: config[key] for key in saved} == saved
 
 
 def test_peft_loads_the_adapter_and_merges_what_soup_merges(tmp_path):
@@ -98,7 +152,7 @@ def test_a_smaller_rank_is_the_nearest_and_tells_how_far_it_is(tmp_path, capsys)
     from soup.merging.merge import open_pool, write_soup
     from soup.merging.plan import plan_merge
 
-    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 8}], dtype="float32")
+    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": -8}] * 2, dtype="float32")
     recipe, remarks = recipe_of(pool), []
     with open_pool(recipe) as opened:
         plan = plan_merge(recipe, opened, write=WriteOptions(as_adapter="rank=3"))
@@ -106,6 +160,8 @@ def test_a_smaller_rank_is_the_nearest_and_tells_how_far_it_is(tmp_path, capsys)
     plain = {name: value.double() for name, value in read_back(base).items()}
     whole = mean_of([exact(plain, part) for part in sorted(pool.iterdir())])
     small = exact(plain, tmp_path / "one" / "adapter")
+    made = load_file(tmp_path / "one" / "adapter" / "adapter_model.safetensors")
+    assert {value.dtype for value in made.values()} == {torch.float32}, "its factors are none of the adapters'"
     lost = kept = best = 0.0
     for name in TARGETS:
         values = torch.linalg.svdvals(whole[name] - plain[name]).square()
