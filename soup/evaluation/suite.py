@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -270,11 +270,12 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
     else:
         text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
     if str(scratch) not in text:
-        for log in sorted(scratch.glob("*.log")):
-            text += f"\n{log_tail(log).lstrip()}"
-        log = scratch / ERROR_LOG
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
-        text += f"\nThe whole trace: {log}"
+        with suppress(OSError):  # a full disk, or a folder that the harness removed, must not hide what failed
+            for log in sorted(scratch.glob("*.log")):
+                text += f"\n{log_tail(log).lstrip()}"
+            log = scratch / ERROR_LOG
+            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+            text += f"\nThe whole trace: {log}"
     return f"{text}\nScores so far are kept: mend the cause and type the same command."
 
 

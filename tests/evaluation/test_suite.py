@@ -82,6 +82,11 @@ def test_a_failure_names_its_benchmark_once(name, tmp_path):
     assert told.startswith("no answer\nThe whole trace: ")
 
 
+def test_a_failure_is_told_where_no_log_can_be_kept(tmp_path):
+    told = _failure(EvaluatorError("no answer"), Benchmark("POPE", "vlmeval", "POPE"), tmp_path / "removed")
+    assert told == "no answer\nScores so far are kept: mend the cause and type the same command."
+
+
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
