@@ -127,6 +127,8 @@ def test_ends_that_one_adapter_keeps_tied_stay_so(tmp_path):
     write_adapter(tmp_path / "pool" / "a1", linear_factors({"model.up.weight": (6, 4)}, seed=1), base)
     config = assert_holds_the_soup(tmp_path, tmp_path / "pool")
     assert {key: config[key] for key in saved} == saved
+    stored = load_file(tmp_path / "one" / "adapter" / "adapter_model.safetensors")
+    assert {f"base_model.model.{EMBEDDINGS}", f"base_model.model.{OUTPUT}"} < stored.keys(), "PEFT looks for both"
 
 
 def test_peft_loads_the_adapter_and_merges_what_soup_merges(tmp_path):
