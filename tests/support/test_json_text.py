@@ -15,13 +15,13 @@ from soup.support.json_text import parse_json, read_json, read_json_object
 
 HOSTILE = {
     "3,000 lists in one another": ("[" * 3000 + "]" * 3000, "nested more than 100 deep"),
-    "101 lists in one another": ("[" * 102 + "]" * 102, "nested more than 100 deep"),
+    "102 lists in one another": ("[" * 102 + "]" * 102, "nested more than 100 deep"),
     "half a surrogate pair": (r'{"a": ["\ud800"]}', r"half of a surrogate pair in the text '\ud800'"),
     "half a surrogate pair as a key": (r'{"\uDFFF": 1}', "half of a surrogate pair"),
     "half a surrogate pair alone": (r'"\ud800"', "half of a surrogate pair"),
     "5,000 digits": ("[" + "9" * 5000 + "]", "a number of 5,000 digits"),
     "a key with two values": ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
-    "too many lists": ("[" + "[]," * 2_000_000 + "1]", "at most 2,000,000 lists and objects"),
+    "too many lists and objects": ("[" + "[{}]," * 1_000_000 + "1]", "at most 2,000,000 lists and objects"),
     "no JSON": ("{", "line 1 column 2"),
 }
 
@@ -66,6 +66,14 @@ def test_what_tools_write_is_read():
         "a": 1,
         "b": "\U0001f600",
     }
+
+
+def test_a_number_in_as_many_lists_as_may_lie_in_one_another_is_read():
+    assert json.dumps(parse_json("[" * 101 + "1" + "]" * 101, "x", SoupError)).count("[") == 101
+
+
+def test_half_of_a_surrogate_pair_is_read_for_whoever_replaces_it():
+    assert parse_json(r'["\ud800"]', "x", SoupError, may_halve=True) == ["\ud800"]
 
 
 def test_what_is_no_object_is_told_by_its_type(tmp_path):
