@@ -156,8 +156,9 @@ def print_arena(document: Mapping[str, Any]) -> None:
 
     for voters in document["voters"]:
         print_line(
-            f"{voters['voters']}: {voters['votes']:,} votes ({voters['ties']:,} ties), {voters['skipped']:,} skipped; "
-            f"{document['questions']:,} questions, {document['pairs']:,} pairs"
+            f"{voters['voters']}: {pluralize(voters['votes'], 'vote')} ({pluralize(voters['ties'], 'tie')}), "
+            f"{voters['skipped']} skipped; {pluralize(document['questions'], 'question')}, "
+            f"{pluralize(document['pairs'], 'pair')}"
         )
         if voters["ratings"]:
             head = ["candidate", "rating", "95 %", f"beside {document['baseline']}", "95 %", "at equal length", "votes"]
@@ -169,7 +170,7 @@ def print_arena(document: Mapping[str, Any]) -> None:
         print_line(
             f"{judge['name']}: the same in both orders {_percent(judge['same_in_both_orders'])}, prefers what stands "
             f"first {_percent(judge['prefers_the_first'])}, agrees with people "
-            f"{_percent(judge['agrees_with_people'])} of {judge['votes_of_people_beside']:,} votes"
+            f"{_percent(judge['agrees_with_people'])} of {pluralize(judge['votes_of_people_beside'], 'vote')}"
         )
     for remark in document["remarks"]:
         print_line(remark)

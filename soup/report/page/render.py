@@ -14,7 +14,7 @@ from soup.errors import OutputError
 from soup.report.page.charts import scale_of
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name
-from soup.support.text import format_bytes, format_duration, printable, short_labels
+from soup.support.text import format_bytes, format_duration, pluralize, printable, short_labels
 
 __all__ = ["refuse_page", "render_page", "write_report"]
 
@@ -69,6 +69,7 @@ def render_page(document: Mapping[str, object]) -> str:
     )
     environment.filters |= {
         "number": _number,
+        "pluralize": pluralize,
         "signed": lambda value, digits=2: _number(value, digits, "+"),
         "bytes": format_bytes,
         "duration": format_duration,

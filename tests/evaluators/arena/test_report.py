@@ -102,13 +102,14 @@ def test_soup_report_shows_an_arena_in_all_forms(arena, tmp_path):
         assert done.exit_code == 0
         return done.stdout
 
-    assert run().startswith("people: 30 votes (1 ties), 1 skipped; 12 questions")
+    assert run().startswith("people: 30 votes (1 tie), 1 skipped; 12 questions")
     table = json.loads(run("--json"))
     assert table["columns"][:3] == ["rating", "rating low", "rating high"]
     assert [row["name"] for row in table["rows"]] == ["b", "c", "a"]
     assert run("--csv").count("\n") == 4
     run("--html", str(tmp_path / "page.html"))
     assert "<title>x.arena: soup report</title>" in (tmp_path / "page.html").read_text()
+    assert "<small>1 tie, 1 skipped</small>" in (tmp_path / "page.html").read_text()
     assert json.loads((tmp_path / "page.json").read_text())["kind"] == "arena"
 
 
