@@ -265,7 +265,11 @@ pool_options = [
     ),
     base_option,
     GroupedOption.of(
-        "Pool", "--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."
+        "Pool",
+        "--exclude",
+        multiple=True,
+        metavar="NAME",
+        help="Leave this ingredient of the pool out, or several ('run-*'). Repeatable.",
     ),
 ]
 out_option = GroupedOption.of(

@@ -37,7 +37,7 @@ class Pool(Sequence[Ingredient]):
         locations: One directory whose subdirectories are checkpoints, or checkpoints (directories or Hub ids).
         base: The checkpoint that the ingredients were tuned from, and that adapters are put on; in the pool's directory
             it is no ingredient. None: the one that adapters name, if there are any.
-        exclude: Names of ingredients to leave out.
+        exclude: Names of ingredients to leave out, or patterns of such (`run-*`).
 
     `tokenizer` is the ingredient whose tokenizer every soup takes, where one was chosen; see `take_tokenizer`.
     `skipped` says which entries of a pool's directory are no ingredients and why, and which checkpoints lie deeper.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from soup.checkpoints.hub import HubId
@@ -20,7 +21,7 @@ def name_locations(listing: PoolListing, exclude: Sequence[str]) -> dict[str, st
 
     Args:
         listing: The locations, and where they were looked for.
-        exclude: Names to leave out.
+        exclude: Names to leave out, or patterns of such, as a shell has them.
 
     Raises:
         PoolError: a location that stands twice, an excluded name that is not there, or no ingredient.
@@ -28,12 +29,15 @@ def name_locations(listing: PoolListing, exclude: Sequence[str]) -> dict[str, st
     folder = listing.folder
     locations = dict(zip(_short_names(listing.locations), listing.locations, strict=True))
     all_names = ", ".join(locations)
-    unknown = [name for name in exclude if name not in locations]
+    excluded = {
+        pattern: {name for name in locations if name == pattern or fnmatchcase(name, pattern)} for pattern in exclude
+    }
+    unknown = [pattern for pattern, names in excluded.items() if not names]
     if unknown:
         raise PoolError(
             f"{folder or 'pool'}: {option_name('exclude')} {', '.join(unknown)}: no such ingredient. Here: {all_names}"
         )
-    kept = {name: location for name, location in locations.items() if name not in exclude}
+    kept = {name: location for name, location in locations.items() if name not in set().union(*excluded.values())}
     if locations and not kept:
         raise PoolError(f"{folder or 'pool'}: {option_name('exclude')} leaves no ingredient. Here: {all_names}")
     if not kept:

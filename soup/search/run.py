@@ -58,7 +58,7 @@ def cook(
         eval: Benchmarks as on the command line, or a function that scores a checkpoint's directory; or an `EvalConfig`
             for all that can be said of them. Without, only strategies that ask for no score can run.
         base: The model that the ingredients were tuned from.
-        exclude: Names of ingredients to leave out.
+        exclude: Names of ingredients to leave out, or patterns of such (`run-*`).
         run_dir: Where journal, scratch and logs live; by default beside the pool.
         strategy_args: The strategy's keyword arguments.
         merge: How ingredients become one model.

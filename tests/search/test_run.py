@@ -422,6 +422,14 @@ def test_exclude_leaves_one_out_and_refuses_a_name_that_is_not_there(pool, judge
         cook("average", pool, None, out="out2", exclude=[*"abcd"])
 
 
+def test_exclude_takes_patterns_and_a_name_that_looks_like_one_as_it_is(pool, judge):
+    for name in ("run-1", "run-2", "a[1]"):
+        (pool / "a").rename(pool / name) if name == "a[1]" else make_checkpoint(pool / name, 9)
+    assert cook("average", pool, None, out="out", exclude=["run-*", "[cd]", "a[1]"]).chosen == ("b",)
+    with pytest.raises(PoolError, match=r"`exclude` ran-\*: no such ingredient"):
+        cook("average", pool, None, out="out2", exclude=["run-*", "ran-*"])
+
+
 def test_the_base_in_the_folder_of_the_pool_is_no_ingredient(pool, judge):
     made = cook("greedy", pool, judge, base=pool / "a", out="out")
     assert all("a" not in trial.names for trial in made.trials)
