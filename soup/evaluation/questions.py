@@ -123,6 +123,8 @@ class Dispute:
         Returns:
             Why soups must be asked everything, where they must.
         """
+        if any(score.parts for score in singles.values()):
+            return "its parts are scores of their own"
         rows = [score.questions for score in singles.values()]
         first = rows[0]
         if not first or not all(row and row.keys() == first.keys() for row in rows):

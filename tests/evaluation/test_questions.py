@@ -187,6 +187,8 @@ def test_a_benchmark_whose_score_is_not_that_of_its_points_disputes_nothing():
     points = {"1": 1.0, "2": 0.0}
     singles = {"a": Score(50.0, 2, points), "b": Score(51.0, 2, points)}
     assert "does not follow" in Dispute.among(singles, mean)
+    parts = Score(50.0, 2, points, {"first": 100.0, "second": 0.0})
+    assert "its parts" in Dispute.among({"a": parts, "b": parts}, mean)
     assert "does not tell" in Dispute.among({"a": Score(50.0, 2, points), "b": Score(50.0)}, mean)
     assert "does not tell" in Dispute.among({"a": Score(50.0, 2, points), "b": Score(0.0, 1, {"2": 0.0})}, mean)
 
