@@ -21,7 +21,7 @@ from soup.support.json_text import check_kinds, read_json_object
 from soup.support.options import option_name
 from soup.support.text import reason_of
 
-__all__ = ["ScoreRow", "ScoreTable", "run_table", "trials_table"]
+__all__ = ["ScoreRow", "ScoreTable", "read_run", "run_table", "trials_table"]
 
 
 PARTS = ("all", "selection", "report")
@@ -120,19 +120,9 @@ def run_table(run: Path) -> ScoreTable:
     chose by different ones, each soup has its own, and all models are shown by each besides.
 
     Raises:
-        JournalError: there is no journal, or it is damaged.
+        JournalError: there is no journal, or a file is damaged.
     """
-    directory = RunDirectory(run)
-    if not directory.journal.is_file():
-        near = [run.parent / f"{run.name}.soup", *sorted(run.glob("*.soup"))]
-        meant = next((f" Did you mean {path}?" for path in near if RunDirectory(path).journal.is_file()), "")
-        raise JournalError(
-            f"{directory.journal}: no journal. A run directory is what {option_name('run_dir')} names, or stands "
-            f"beside the pool.{meant}"
-        )
-    with Journal(directory.journal, write=False) as journal:
-        entries = list(journal)
-    results = _read_results(directory)
+    entries, results = read_run(run)
     parts = [part for part in PARTS if any(entry.split.part == part for entry in entries)]
     if "all" in parts and len(parts) > 1:  # searches of both kinds: a verdict's numbers stand in one of the tables
         results = [result.of_part() for result in results]
@@ -152,6 +142,24 @@ def run_table(run: Path) -> ScoreTable:
             overalls = [_overall(model_scores, way, scores.values()) for way in (model.way, *titles.values())]
             values[model] += [*(model_scores.get(name) for name in names), *overalls]
     return ScoreTable(columns, tuple(ScoreRow(model.label, tuple(values[model]), model.remark) for model in models))
+
+
+def read_run(run: Path) -> tuple[list[Entry], list[_Result]]:
+    """Return the journal of a run and what strategies came to, each file read once and checked.
+
+    Raises:
+        JournalError: there is no journal, or a file is damaged.
+    """
+    directory = RunDirectory(run)
+    if not directory.journal.is_file():
+        near = [run.parent / f"{run.name}.soup", *sorted(run.glob("*.soup"))]
+        meant = next((f" Did you mean {path}?" for path in near if RunDirectory(path).journal.is_file()), "")
+        raise JournalError(
+            f"{directory.journal}: no journal. A run directory is what {option_name('run_dir')} names, or stands "
+            f"beside the pool.{meant}"
+        )
+    with Journal(directory.journal, write=False) as journal:
+        return list(journal), _read_results(directory)
 
 
 @dataclass(frozen=True)

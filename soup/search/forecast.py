@@ -53,7 +53,8 @@ def forecast(
     seconds = [_seconds(suite, run) for suite in suites]
     if None not in seconds:
         spent = sum(share * (cost or 0.0) for share, cost in zip(models, seconds, strict=False))
-        plan["hours_about"] = round(spent / 3600 / max(1, config.workers), 2)
+        hours = spent / 3600 / max(1, config.workers)
+        plan["hours_about"] = round(hours, 2) or float(f"{hours:.1g}")
     return plan
 
 

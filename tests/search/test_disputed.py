@@ -410,6 +410,9 @@ def test_a_dry_run_tells_questions_and_hours_once_the_journal_has_seen_them_so_a
     assert plan()["hours_about"] == 62
     assert plan(workers=4)["hours_about"] == 15.5
     assert "hours_about" not in plan(split=0.5), "other questions were asked"
+    Path("run/journal.jsonl").write_text("".join(json.dumps(line | {"seconds": 0.2}) + "\n" for line in lines))
+    assert plan()["hours_about"] == 0.003, "31 times 0.4 seconds are more than none"
+    Path("run/journal.jsonl").write_text("".join(json.dumps(line | {"seconds": 3600}) + "\n" for line in lines))
     checkpoints = ["ckpts/a", "ckpts/b", "ckpts/c"]
     assert plan_evaluate(checkpoints, EvalConfig(PLAIN), "run")["hours_about"] == 6
     both = plan_evaluate(checkpoints, EvalConfig(PLAIN, split=0.5), "run")

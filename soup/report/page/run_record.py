@@ -11,12 +11,11 @@ from typing import Any, cast
 
 from soup.errors import JournalError, SoupError
 from soup.evaluation.api import LIKELIHOOD, Score
-from soup.evaluation.journal import Journal
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.report.page.search_record import SearchRecord, trial_digests
-from soup.report.tables import run_table
+from soup.report.tables import read_run
 from soup.search.result import search_estimates, search_titles, single_digests
 from soup.support.json_text import read_json_object
 from soup.support.text import reason_of
@@ -87,9 +86,8 @@ class RunRecord:
             JournalError: there is no journal, or a file is damaged.
         """
         directory = RunDirectory(run)
-        run_table(run)  # which checks all files
-        with Journal(directory.journal, write=False) as journal:
-            entries = tuple(entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD))
+        lines, _ = read_run(run)
+        entries = tuple(entry for entry in lines if not entry.benchmark.endswith(LIKELIHOOD))
         documents = [read_document(path) for path in directory.result_files]
         titled = zip(directory.result_files, documents, search_titles(documents), strict=True)
         searches = [SearchRecord(document, path.stat().st_mtime, path, title) for path, document, title in titled]

@@ -38,6 +38,16 @@ def test_the_headline_has_both_halves_of_base_best_single_average_and_chosen_sou
     assert rows["greedy"]["gap"] == pytest.approx(gap)
 
 
+def test_a_report_reads_the_journal_once(simulated, monkeypatch):
+    simulated.search()
+    opened, read = [], Journal.__init__
+    monkeypatch.setattr(
+        Journal, "__init__", lambda self, path, **kinds: opened.append(path) or read(self, path, **kinds)
+    )
+    run_document(simulated.folder)
+    assert opened == [simulated.run.journal]
+
+
 def test_the_best_single_model_is_the_one_of_the_half_that_chose(simulated):
     simulated.search()
     head = run_document(simulated.folder)["headline"]
