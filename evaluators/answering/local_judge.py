@@ -137,7 +137,10 @@ class LocalJudge:
         engine_arguments(engine_settings, "judge_engine_args")
         self._engine, facts = _build_engine(engine_settings)
         if not hasattr(self._engine, "max_new_tokens"):
-            raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
+            raise EvaluatorError(
+                f"{option_name('judge_engine')} {settings.judge_engine}: it has no max_new_tokens, by which a judge's "
+                "replies are limited: an engine for a judge needs this attribute, and heeds it whenever it answers."
+            )
         self.model, self.address, self.requests = directory.name, str(directory), settings.judge_requests
         self._facts = {
             "checkpoint": weights,

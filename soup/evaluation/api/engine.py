@@ -33,6 +33,9 @@ class Engine(Protocol):
 
     The registered class or function is called with `EvalSettings` and, by name, with the engine's own arguments
     (`--engine-arg`): its keyword-only parameters.
+
+    An engine that a judge may answer with (`--judge-engine`) has one attribute more, `max_new_tokens`, how long an
+    answer may become: it is set before `answer` is called, as benchmarks let grades become longer or shorter.
     """
 
     def identity(self) -> Mapping[str, object]:

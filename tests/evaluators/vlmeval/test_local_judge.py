@@ -114,6 +114,11 @@ def test_what_the_judge_s_engine_can_t_do_is_told_by_the_judge_s_flag(model, mon
     monkeypatch.setitem(ENGINES.registered, "absent", lambda settings: AbsentEngine([], None))
     with pytest.raises(EvaluatorError, match=r"^`judge_engine` absent: `engine` absent needs more\. For a judge say"):
         LocalJudge(replace(wanted, judge_engine="absent", judge_engine_args={}), lambda: None)
+    monkeypatch.setitem(ENGINES.registered, "grading", lambda settings: GradingEngine([], None))
+    LocalJudge(replace(wanted, judge_engine="grading", judge_engine_args={}), lambda: None)
+    monkeypatch.delattr(GradingEngine, "max_new_tokens")
+    with pytest.raises(EvaluatorError, match="`judge_engine` grading: it has no max_new_tokens, by which a judge's"):
+        LocalJudge(replace(wanted, judge_engine="grading", judge_engine_args={}), lambda: None)
 
 
 class GradingEngine:
