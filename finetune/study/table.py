@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from soup.evaluation.trial import Trial
 from soup.report.table_texts import as_markdown
-from soup.report.tables import ScoreRow, ScoreTable
+from soup.report.tables import ScoreRow, ShownTable
 
 __all__ = ["StudyResult", "StudyTable"]
 
@@ -57,7 +57,7 @@ class StudyTable:
         """Give a way's overall by seed, on the questions that report."""
         return [results[way].reported for results in self.seeds.values() if way in results]
 
-    def table(self) -> ScoreTable:
+    def table(self) -> ShownTable:
         """Give a column for each seed, the mean, the standard deviation over seeds (n - 1), and what was chosen."""
         many = len(self.seeds) > 1
         columns = (*(f"seed {seed}" for seed in self.seeds), *(("mean", "sd") if many else ()))
@@ -68,7 +68,7 @@ class StudyTable:
             spread = [fmean(overalls), stdev(overalls) if len(overalls) > 1 else None] if many else []
             names = "; ".join(results[way].names for results in self.seeds.values() if way in results)
             rows.append(ScoreRow(way, (*values, *spread), names.strip("; ")))
-        return ScoreTable(columns, tuple(rows))
+        return ShownTable(columns, tuple(rows))
 
     def as_json(self) -> dict[str, object]:
         """Give one object for each seed and way."""

@@ -24,7 +24,7 @@ from soup.support.text import pluralize
 
 if TYPE_CHECKING:
     from evaluators.arena.record import QuestionWithMedia
-    from soup.report.tables import ScoreTable
+    from soup.report.tables import ShownTable
 
 __all__ = ["arena_commands", "arena_report", "print_arena"]
 
@@ -131,13 +131,13 @@ def _beside(prompts: Path) -> Path:
     return named.with_name(f"{named.stem}.arena")
 
 
-def arena_report(directory: Path) -> tuple[dict[str, object], ScoreTable]:
+def arena_report(directory: Path) -> tuple[dict[str, object], ShownTable]:
     """Return what an arena's votes come to, as a document for the page, and as a table of ratings."""
     with needs_extra():
         from evaluators.arena.record import Arena
         from evaluators.arena.report import arena_document
     from soup.report.page.document import cleaned
-    from soup.report.tables import ScoreRow, ScoreTable
+    from soup.report.tables import ScoreRow, ShownTable
 
     document: dict[str, Any] = cleaned(arena_document(Arena(directory)))
     columns = ["rating", "difference", "difference_at_equal_length"]
@@ -147,7 +147,7 @@ def arena_report(directory: Path) -> tuple[dict[str, object], ScoreTable]:
             numbers = tuple(row[column][end] for column in columns for end in ("value", "low", "high"))
             rows.append(ScoreRow(row["name"], (*numbers, float(row["votes"])), voters["voters"]))
     named = [f"{column.replace('_', ' ')}{end}" for column in columns for end in ("", " low", " high")]
-    return document, ScoreTable((*named, "votes"), tuple(rows))
+    return document, ShownTable((*named, "votes"), tuple(rows))
 
 
 def print_arena(document: Mapping[str, Any]) -> None:

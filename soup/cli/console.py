@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from soup.report.moves import Moves
     from soup.report.pool_distances import PoolDistances
     from soup.report.sweep_result import Sweep
-    from soup.report.tables import ScoreTable
+    from soup.report.tables import ShownTable
 
 __all__ = [
     "cell",
@@ -56,7 +56,7 @@ def open_board(values: Values) -> Iterator[Board]:
         yield board
 
 
-def print_table(table: ScoreTable, first: str) -> None:
+def print_table(table: ShownTable, first: str) -> None:
     """Print a table of scores on stdout; `first` heads the column of labels."""
     rows = [[row.label, *row.texts, row.remark] for row in table.rows]
     print_rows([first, *table.columns, ""], rows, right=range(1, len(table.columns) + 1))

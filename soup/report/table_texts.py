@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from soup.report.tables import ScoreTable
+from soup.report.tables import ShownTable
 from soup.support.text import markdown_table, markdown_text
 
 __all__ = ["as_csv", "as_markdown"]
@@ -14,7 +14,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A cell of text that begins with one of these is a formula to a spreadsheet: an apostrophe goes before it."""
 
 
-def as_csv(table: ScoreTable) -> str:
+def as_csv(table: ShownTable) -> str:
     """Return a line for each row; estimates are listed in a column of their own, if there are any."""
     marked = any(row.estimated for row in table.rows)
     text = io.StringIO()
@@ -27,7 +27,7 @@ def as_csv(table: ScoreTable) -> str:
     return text.getvalue()
 
 
-def as_markdown(table: ScoreTable, label: str = "model", remark: str = "remark") -> str:
+def as_markdown(table: ShownTable, label: str = "model", remark: str = "remark") -> str:
     """Return a Markdown table with two digits; an estimate stands after a tilde.
 
     Args:

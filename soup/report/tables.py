@@ -21,7 +21,7 @@ from soup.support.json_text import check_kinds, read_json_object
 from soup.support.options import option_name
 from soup.support.text import reason_of
 
-__all__ = ["ScoreRow", "ScoreTable", "read_run", "run_table", "trials_table"]
+__all__ = ["ScoreRow", "ShownTable", "read_run", "run_table", "trials_table"]
 
 
 PARTS = ("all", "selection", "report")
@@ -47,7 +47,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class ScoreTable:
+class ShownTable:
     """Scores to be shown: the columns' names, and rows."""
 
     columns: tuple[str, ...]
@@ -66,19 +66,19 @@ class ScoreTable:
         ]
         return {"schema": 1, "columns": list(self.columns), "rows": shown}
 
-    def by_part(self) -> dict[str, ScoreTable]:
+    def by_part(self) -> dict[str, ShownTable]:
         """Return a table for each part of the questions: all of them side by side are wider than a terminal."""
         parts = dict.fromkeys(map(_part, self.columns))
         return {part: self._only(part) for part in parts}
 
-    def _only(self, part: str) -> ScoreTable:
+    def _only(self, part: str) -> ShownTable:
         indices = [index for index, column in enumerate(self.columns) if _part(column) == part]
         names = tuple(self.columns[index].removesuffix(_suffix(part)) for index in indices)
         rows = [ScoreRow(row.label, tuple(row.values[index] for index in indices), row.remark) for row in self.rows]
-        return ScoreTable(names, tuple(rows))
+        return ShownTable(names, tuple(rows))
 
 
-def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ScoreTable:
+def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ShownTable:
     """Trials in the order in which they were made.
 
     Args:
@@ -96,7 +96,7 @@ def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ScoreTabl
         marks.append(trial.is_estimated)
         estimated = frozenset(index for index, mark in enumerate(marks) if mark)
         rows.append(ScoreRow(trial.label, (*values, *overalls), _remark(trial, soup) if soup else "", estimated))
-    return ScoreTable(columns, tuple(rows))
+    return ShownTable(columns, tuple(rows))
 
 
 def _remark(trial: Trial, soup: Soup) -> str:
@@ -113,7 +113,7 @@ def _remark(trial: Trial, soup: Soup) -> str:
     return ", ".join(remarks)
 
 
-def run_table(run: Path) -> ScoreTable:
+def run_table(run: Path) -> ShownTable:
     """Everything a run has evaluated: single checkpoints, then each strategy's soup, on each part of the questions.
 
     The overall is the one that the run chose by: its objective, over the benchmarks of its search. Where strategies
@@ -141,7 +141,7 @@ def run_table(run: Path) -> ScoreTable:
             model_scores = scores.get(model.digest, {})
             overalls = [_overall(model_scores, way, scores.values()) for way in (model.way, *titles.values())]
             values[model] += [*(model_scores.get(name) for name in names), *overalls]
-    return ScoreTable(columns, tuple(ScoreRow(model.label, tuple(values[model]), model.remark) for model in models))
+    return ShownTable(columns, tuple(ScoreRow(model.label, tuple(values[model]), model.remark) for model in models))
 
 
 def read_run(run: Path) -> tuple[list[Entry], list[_Result]]:

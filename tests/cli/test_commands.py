@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from soup._version import __version__
 from soup.cli.app import cli
 from soup.cli.options import Size
-from soup.report.tables import ScoreRow, ScoreTable
+from soup.report.tables import ScoreRow, ShownTable
 from tests.helpers.forked_cli import Forge
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge, make_pool, tree
 
@@ -288,11 +288,11 @@ def test_report_shows_every_model_and_every_soup_of_a_run(soup):
 
 def test_a_runs_table_is_shown_apart_for_each_part_of_the_questions():
     columns = ("a", "b (x)", "a (selection)", "b (x) (selection)", "a (report)", "b (x) (report)")
-    table = ScoreTable(columns, (ScoreRow("m", (1.0, 2.0, 3.0, 4.0, 5.0, None), "m + n"),))
+    table = ShownTable(columns, (ScoreRow("m", (1.0, 2.0, 3.0, 4.0, 5.0, None), "m + n"),))
     assert table.by_part() == {
-        "all": ScoreTable(("a", "b (x)"), (ScoreRow("m", (1.0, 2.0), "m + n"),)),
-        "selection": ScoreTable(("a", "b (x)"), (ScoreRow("m", (3.0, 4.0), "m + n"),)),
-        "report": ScoreTable(("a", "b (x)"), (ScoreRow("m", (5.0, None), "m + n"),)),
+        "all": ShownTable(("a", "b (x)"), (ScoreRow("m", (1.0, 2.0), "m + n"),)),
+        "selection": ShownTable(("a", "b (x)"), (ScoreRow("m", (3.0, 4.0), "m + n"),)),
+        "report": ShownTable(("a", "b (x)"), (ScoreRow("m", (5.0, None), "m + n"),)),
     }
 
 

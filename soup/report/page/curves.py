@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from soup.report.page.run_record import read_document
-from soup.report.tables import ScoreRow, ScoreTable
+from soup.report.tables import ScoreRow, ShownTable
 from soup.support.json_text import log_lines
 
 __all__ = ["curves_document", "curves_table"]
@@ -34,11 +34,11 @@ def curves_document(directory: Path) -> dict[str, object]:
     return {"schema": 1, "kind": "curves", "jobs": jobs, "curves": curves, "remarks": []}
 
 
-def curves_table(document: Mapping[str, object]) -> ScoreTable:
+def curves_table(document: Mapping[str, object]) -> ShownTable:
     """Return where each job is, as a table."""
     columns = ("step", "steps", "loss", "seconds_per_step")
     jobs = cast("list[dict[str, Any]]", document["jobs"])
-    return ScoreTable(
+    return ShownTable(
         columns, tuple(ScoreRow(job["name"], tuple(job[key] for key in columns), job["phase"]) for job in jobs)
     )
 

@@ -12,7 +12,7 @@ from soup.report.page.questions import changed_questions
 from soup.report.page.run_record import RunRecord
 from soup.report.page.sections import by_category, cost, ingredient_scores, pool_check, provenance, steps, sweeps
 from soup.report.page.study import STUDY, study_document, study_table
-from soup.report.tables import ScoreTable, run_table
+from soup.report.tables import ShownTable, run_table
 from soup.support.text import public_text
 
 __all__ = ["directory_document", "directory_table", "run_document", "without_private_text"]
@@ -32,7 +32,7 @@ def directory_document(directory: Path, *, with_images: bool = True) -> dict[str
     return run_document(directory, with_images=with_images)
 
 
-def directory_table(directory: Path) -> ScoreTable:
+def directory_table(directory: Path) -> ShownTable:
     """Return the table of what a directory holds; see `directory_document`."""
     kind = directory_kind(directory)
     if kind == Kind.STUDY:

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any, cast
 
 from soup.report.page.run_record import damage_told, read_document
-from soup.report.tables import ScoreRow, ScoreTable
+from soup.report.tables import ScoreRow, ShownTable
 
 __all__ = ["STUDY", "study_document", "study_table"]
 
@@ -38,14 +38,14 @@ def study_document(path: Path) -> dict[str, object]:
     }
 
 
-def study_table(document: dict[str, object]) -> ScoreTable:
+def study_table(document: dict[str, object]) -> ShownTable:
     """Return the same as a table: a column for each seed, the mean and the spread."""
     seeds = cast("list[str]", document["seeds"])
     rows = []
     for way in cast("list[dict[str, Any]]", document["ways"]):
         values = [way["overalls"].get(seed) for seed in seeds]
         rows.append(ScoreRow(way["way"], (*values, way["mean"], way["sd"]), "; ".join(way["ingredients"].values())))
-    return ScoreTable((*(f"seed {seed}" for seed in seeds), "mean", "sd"), tuple(rows))
+    return ShownTable((*(f"seed {seed}" for seed in seeds), "mean", "sd"), tuple(rows))
 
 
 def _row(way: str, seeds: dict[str, Any]) -> dict[str, object]:

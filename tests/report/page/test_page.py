@@ -14,7 +14,7 @@ from soup.report.page.charts import scale_of
 from soup.report.page.document import run_document
 from soup.report.page.render import render_page
 from soup.report.table_texts import as_csv, as_markdown
-from soup.report.tables import ScoreRow, ScoreTable, run_table
+from soup.report.tables import ScoreRow, ShownTable, run_table
 from tests.helpers.simulated_runs import HOSTILE, SimulatedRun
 
 
@@ -139,10 +139,10 @@ def test_csv_has_all_digits_and_no_formula(simulated):
     table = run_table(simulated.folder)
     assert rows[0] == ["model", *table.columns, "remark"]
     assert [float(cell) if cell else None for cell in rows[1][1:-1]] == [*table.rows[0].values]
-    scores = ScoreTable(("a",), (ScoreRow("=cmd()", (1.0,), "+x", frozenset({0})),))
+    scores = ShownTable(("a",), (ScoreRow("=cmd()", (1.0,), "+x", frozenset({0})),))
     assert as_csv(scores) == "model,a,remark,estimated\n'=cmd(),1.0,'+x,a\n"
 
 
 def test_markdown_marks_estimates_and_escapes_names():
-    scores = ScoreTable(("a",), (ScoreRow("x|y", (1.0,), "", frozenset({0})),))
+    scores = ShownTable(("a",), (ScoreRow("x|y", (1.0,), "", frozenset({0})),))
     assert as_markdown(scores) == "| model | a | remark |\n| --- | --: | --- |\n| x\\|y | ~1.00 |  |\n"
