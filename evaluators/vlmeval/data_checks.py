@@ -11,14 +11,14 @@ import base64
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.library_types import IMAGE_COLUMNS, DataSet, Frame, Row
 from evaluators.vlmeval.light_import import with_globals
 from soup.errors import EvaluatorError
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, pluralize
 
 __all__ = [
     "CIRCLE",
@@ -26,6 +26,8 @@ __all__ = [
     "column_faults",
     "columns_of_files",
     "index_faults",
+    "merged_rows",
+    "merged_rows_remark",
     "named_files",
     "refuse_faults",
     "row_faults",
@@ -48,6 +50,8 @@ TEXT_INDEX = ("a line of text", lambda row: row.isprintable() and bool(row))
 
 IMAGE_FOLDER = "images"
 """Beside the tables, the folder of VLMEvalKit's with one of images for each data set."""
+
+SHOWN_ROWS = 10
 
 BY_TEXT = ("evaluate", "vqa")  # nothing of their files is executed
 
@@ -79,6 +83,43 @@ def column_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     if len(frame.columns) == 1:  # another kind of file, whose first line is taken for a name
         fault += f"; found in its place {str(frame.columns[0])[:REFERENCE_CHARACTERS]!r}: tabs separate columns here"
     return [fault]
+
+
+def merged_rows(frame: Frame) -> dict[str, list[str]]:
+    """Return rows of which a cell holds what look like other rows, by the indices of both.
+
+    A quotation mark at a cell's beginning goes on to the next one, over tabs and lines. So the cell has at least the
+    tabs of a row, and lines that have an index in its place, which no row has.
+
+    Args:
+        frame: A table as it was read.
+    """
+    columns = [*frame.columns]
+    if "index" not in columns:
+        return {}
+    rows, merged = [str(row) for row in frame["index"]], dict[str, list[str]]()
+    known, place = {*rows}, columns.index("index")
+    is_index = str.isdecimal if all(map(str.isdecimal, known)) else str.isidentifier
+    for name in columns:
+        for row, cell in zip(rows, frame[name], strict=True) if name not in IMAGE_COLUMNS else ():
+            if isinstance(cell, str) and "\n" in cell and cell.count("\t") >= len(columns) - 1:
+                fields = [line.split("\t") for line in cell.split("\n")[1:]]
+                indices = [line[place] for line in fields if len(line) > place + 1]
+                if others := [index for index in indices if is_index(index) and index not in known]:
+                    merged[row] = others
+    return merged
+
+
+def merged_rows_remark(benchmark: VLMEvalBenchmark, merged: Mapping[str, Sequence[str]]) -> str:
+    """Say which rows of a benchmark's file are a part of others; nothing where none is."""
+    if not merged:
+        return ""
+    shown = [f"index {row} holds {', '.join(others[:SHOWN_ROWS])}" for row, others in merged.items()]
+    return (
+        f"{benchmark.name}: a cell of {pluralize(len(merged), 'row')} holds what look like other rows "
+        f"({'; '.join(shown[:SHOWN_ROWS])}), which are not asked, as in VLMEvalKit: a quotation mark at a cell's "
+        'beginning goes on to the next one, over tabs and lines. Write such a cell as "...", and each mark in it twice.'
+    )
 
 
 def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSet]) -> Iterator[str]:

@@ -22,6 +22,8 @@ from evaluators.vlmeval.data_checks import (
     IMAGE_FOLDER,
     column_faults,
     index_faults,
+    merged_rows,
+    merged_rows_remark,
     refuse_faults,
     row_faults,
     table_faults,
@@ -31,7 +33,13 @@ from evaluators.vlmeval.library_source import missing_requirements
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with_globals
 from evaluators.vlmeval.question_groups import grouped_ids
-from evaluators.vlmeval.right_options import lost_rows_fault, mend_right_options, rows_without_a_right_answer
+from evaluators.vlmeval.right_options import (
+    lost_rows_fault,
+    lost_rows_remark,
+    mend_right_options,
+    mended_rows_remark,
+    rows_without_a_right_answer,
+)
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
 from evaluators.vlmeval.videos import (
@@ -105,8 +113,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     Its two hooks for where rows and images come from are ours: the rows are the file's, with no md5 and no download,
     and an image is the cell's own bytes instead of a re-encoded PNG (0.1 ms instead of 90 ms a row).
 
-    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`, and `lost_rows`
-    of those whose right answer names none; `whole` are all of its rows, where `data` may come to be a part of them;
+    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`; `remarks` say
+    what of the file a user should know; `whole` are all of its rows, where `data` may come to be a part of them;
     `image_sizes` is a digest of the sizes of the files that the table names, images or masks, empty where it holds all
     itself.
 
@@ -128,6 +136,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         if "index" not in frame and "index" not in benchmark.columns:
             frame["index"] = range(1, len(frame) + 1)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
+        merged = merged_rows(frame)
         sizes = digest_of_sizes(frame)
         frame, mended = mend_right_options(benchmark, frame, path)
         indices = [str(index) for index in frame["index"]]
@@ -140,8 +149,15 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
             raise
     data_set.mended_rows, data_set.image_sizes = mended, sizes
     _set_rows(benchmark, data_set, indices)
-    if len(data_set.data) and len(data_set.lost_rows) == len(data_set.data):
+    lost = rows_without_a_right_answer(benchmark, data_set.data)
+    if len(data_set.data) and len(lost) == len(data_set.data):
         refuse_faults(benchmark, path, [lost_rows_fault(benchmark, data_set.data)])
+    remarks = (
+        merged_rows_remark(benchmark, merged),
+        mended_rows_remark(benchmark, mended),
+        lost_rows_remark(benchmark, lost),
+    )
+    data_set.remarks = tuple(filter(None, remarks))
     with replaced_names({IMAGE_WRITER: lambda *_: None}):
         refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
     return data_set
@@ -162,7 +178,7 @@ def _check_metric(benchmark: VLMEvalBenchmark, rule: Rule, base: type[DataSet]) 
 
 
 def _set_rows(benchmark: VLMEvalBenchmark, data_set: DataSet, indices: Sequence[str]) -> None:
-    """Leave a data set the rows that count, and note what is to be known of them.
+    """Leave a data set the rows that count.
 
     Args:
         benchmark: Whose data set.
@@ -178,7 +194,6 @@ def _set_rows(benchmark: VLMEvalBenchmark, data_set: DataSet, indices: Sequence[
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
     data_set.data = _asked(benchmark, data_set.data)
     data_set.whole = data_set.data
-    data_set.lost_rows = rows_without_a_right_answer(benchmark, data_set.data)
 
 
 def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
@@ -197,6 +212,7 @@ def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, ba
     refuse_faults(
         benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))
     )
+    remark = merged_rows_remark(benchmark, merged_rows(frame))
     frame = _asked(benchmark, frame)
     if "video" not in frame:  # two classes ask for a column that their own tables lack
         frame["video"] = frame[videos_column(frame)]
@@ -207,7 +223,8 @@ def _open_videos(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, ba
     with python_strings(), replaced_names(names):
         settings = dict(benchmark.rule.questions.built_with) if benchmark.rule else {}
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames, **settings)
-        data_set.mended_rows, data_set.lost_rows, data_set.spread, data_set.whole = (), (), {}, data_set.data
+        data_set.mended_rows, data_set.spread, data_set.whole = (), {}, data_set.data
+        data_set.remarks = (remark,) if remark else ()
         pictures: list[str] = []
         for row in data_set.data.to_dict("records"):
             try:

@@ -25,7 +25,6 @@ from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
-from evaluators.vlmeval.right_options import lost_rows_remark, mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total_of
 from evaluators.vlmeval.shots import RULE, add_examples
 from evaluators.vlmeval.shown_questions import categories, show_questions
@@ -143,10 +142,8 @@ class VLMEval(Harness):
         cache = ResponseCache(candidate.kept / f"{entry.name}.jsonl")
         session = self._judging.session(entry, candidate, cache)
         self._judging.check()
-        if data_set.mended_rows:
-            candidate.remark(mended_rows_remark(entry, data_set.mended_rows))
-        if data_set.lost_rows:
-            candidate.remark(lost_rows_remark(entry, data_set.lost_rows))
+        for text in data_set.remarks:
+            candidate.remark(text)
         answer = self._answering(entry, candidate, cache)
         if entry.is_circular:
             answers = ask_circles(entry, data_set, answer, has_judge=session is not None)

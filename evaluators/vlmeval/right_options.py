@@ -64,7 +64,9 @@ def mend_right_options(benchmark: VLMEvalBenchmark, frame: Frame, path: Path) ->
 
 
 def mended_rows_remark(benchmark: VLMEvalBenchmark, rows: tuple[str, ...]) -> str:
-    """Say which rows of a benchmark's file were put right."""
+    """Say which rows of a benchmark's file were put right; nothing where none was."""
+    if not rows:
+        return ""
     return (
         f"{benchmark.name}: the right option of {pluralize(len(rows), 'row')} reads None, NA, null or the like, or its "
         f"letter is small ({_shown(rows)}). VLMEvalKit's own numbers count every answer to these rows as wrong; here "
@@ -101,7 +103,9 @@ def lost_rows_fault(benchmark: VLMEvalBenchmark, frame: Frame) -> str:
 
 
 def lost_rows_remark(benchmark: VLMEvalBenchmark, rows: tuple[str, ...]) -> str:
-    """Say which rows of a benchmark's file have no right answer."""
+    """Say which rows of a benchmark's file have no right answer; nothing where each has one."""
+    if not rows:
+        return ""
     what = "is neither Yes nor No" if benchmark.metric in METRICS_BY_WORD else "names no option that is there"
     return (
         f"{benchmark.name}: what stands as the right answer of {pluralize(len(rows), 'row')} {what} "

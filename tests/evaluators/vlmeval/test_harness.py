@@ -527,6 +527,29 @@ def test_rows_without_a_right_answer_are_wrong_as_in_vlmeval_and_told(data, sett
     assert "(index 1, 2, 3, 4): any answer to these rows is wrong, as in VLMEvalKit" in candidate.remarks[0]
 
 
+def test_rows_that_a_quotation_mark_makes_a_part_of_another_are_told(data, settings, tmp_path):
+    rows = mmstar_rows(12)
+    questions = {
+        4: '"What <4>',
+        6: 'Which "one" is <6>?',
+        9: '"Yes" or "no" <9>',
+        11: "Year <11>\tof\tit\n2020\t5\t6\n\t\t",
+    }
+    for index, text in questions.items():
+        rows[index]["question"] = text
+    table = tmp_path / "LMUData" / "MMStar.tsv"
+    assert [*rows[0]][:2] == ["index", "question"]
+    lines = ["\t".join(map(str, row.values())) for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]]
+    lines[12] = "\t".join(str(cell) if "\n" not in str(cell) else f'"{cell}"' for cell in rows[11].values())
+    table.write_text("\n".join(lines) + "\n", "utf-8")
+    score = VLMEval(settings).evaluate(candidate := scripted(tmp_path, letters(rows)), MMSTAR)
+    assert score.n == len(rows) - 2
+    assert [remark.partition(", over")[0] for remark in candidate.remarks] == [
+        "mmstar: a cell of 1 row holds what look like other rows (index 4 holds 5, 6), which are not asked, as in "
+        "VLMEvalKit: a quotation mark at a cell's beginning goes on to the next one"
+    ]
+
+
 def test_a_table_of_another_kind_is_told_by_what_stands_in_its_first_line(data, settings, tmp_path):
     table = tmp_path / "LMUData" / "MMStar.tsv"
     table.write_text("index,question,A,B,answer,image\n0,What?,a,b,A,x\n")
