@@ -121,6 +121,7 @@ def _evaluated_rows(rule: Rule, data_set: DataSet, rows: Frame) -> tuple[DataSet
         data_set = copy.copy(data_set)
         data_set.data = data_set.whole
     rows = rows.fillna({name: 0 for name in rule.call.zeros.split() if name in rows})
+    rows = rows.astype(dict.fromkeys(rule.call.plain.split(), object))
     if rule.spread and rule.points:
         rows = _with_each_value(data_set, rows)
     if len(rows) < rule.call.rows:

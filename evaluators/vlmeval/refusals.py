@@ -52,7 +52,6 @@ IMAGES: Mapping[str, str] = {
     "SIUODataset": "it is two data sets together: name SIUO_GEN and SIUO_MCQ",
     "SSIBenchDataset": "VLMEvalKit's package lacks the file taxonomy.json that its `evaluate` reads",
     "VenusBench_GD": "VLMEvalKit's metric compares a list with a number, so that every evaluation ends with an error",
-    "VLRMBench_Foresight": "VLMEvalKit compares truths by `is True`, which no cell of a table is: no answer is right",
 }
 
 VIDEOS: Mapping[str, str] = {

@@ -83,6 +83,7 @@ class Call:
         packages: What its metric imports only once answers are there.
         rows: How many rows it takes, no more and no fewer: copies stand for those that a part lacks.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
+        plain: The columns of which it expects Python's own values: a table's `True` is not Python's.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
         pairs_rows: Whether the data set's rows, and not the answers' own, say what is right, paired as they stand.
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
@@ -100,6 +101,7 @@ class Call:
     packages: tuple[str, ...] = ()
     rows: int = 0
     zeros: str = ""
+    plain: str = ""
     by_index: bool = False
     pairs_rows: bool = False
     reads_itself: bool = False

@@ -190,6 +190,12 @@ TOYS: dict[str, Toy] = {
         ),
         column("multi_solution_accuracy"),
     ),
+    "VLRMBench_Foresight": Toy(
+        lambda: answers_rows(lambda i: "-", category=lambda i: "foresight", task_gt=lambda i: i % 3 > 0),
+        column("foresight_accuracy"),
+        right=lambda row: "Yes, it can." if row["task_gt"] else "False",
+        may_be_empty=False,
+    ),
     "VTCBench": Toy(
         lambda: answers_rows(
             lambda i: json.dumps([f"magic {i}", f"{i}{i}"][: 1 + i % 2]),

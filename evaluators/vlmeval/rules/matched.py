@@ -315,6 +315,9 @@ MATCHED: Mapping[str, Rule] = {
     "VLRMBench_MultiSolution": Rule(
         "multi_solution_accuracy", 100, group=2, is_whole=True, columns="question category"
     ),
+    "VLRMBench_Foresight": Rule(
+        "foresight_accuracy", 100, columns="question category task_gt", call=Call(plain="task_gt")
+    ),
     "VTCBench": Rule("Overall", 100, call=Call(packages=("rouge_score",)), columns="answer"),
     "ChartBench": Rule("all", group="_", is_whole=True, columns="answer QA_type"),
     "NPMM": Rule(
