@@ -15,5 +15,5 @@ Frame = Any
 Row = Any
 """A row of such a table, which VLMEvalKit takes as a dictionary or as pandas' own."""
 
-IMAGE_COLUMNS = ("image", "image_2", "image1", "image2")
-"""Columns of images as base64: the one of nearly all tables, and those of two whose prompts show two images."""
+IMAGE_COLUMNS = ("image", "image_2", "image1", "image2", "image_a", "image_b")
+"""Columns of images as base64: the one of nearly all tables, and those of three whose prompts show two images."""

@@ -17,7 +17,7 @@ IMAGES: Mapping[str, str] = {
         "VLMEvalKit's `evaluate` returns no result for it",
     ),
     **_all(
-        "ChartX FoxBench CreationMMBenchDataset MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset",
+        "ChartX FoxBench CreationMMBenchDataset",
         "VLMEvalKit's result for it is several figures without a total",
     ),
     **_all(
@@ -44,6 +44,7 @@ IMAGES: Mapping[str, str] = {
     "MM-HELIX_lang": "its questions are texts without images: name MM-HELIX",
     "HiPhO_ALL": "it is several data sets together: name IPhO_2024, IPhO_2025 and so on",
     "MMDUDataset": "its questions are turns of one conversation",
+    "MedqbenchCaption": "VLMEvalKit has no file of that name: name MedqbenchCaption_dev or MedqbenchCaption_test",
     "MedqbenchMCQ": "VLMEvalKit has no file of that name: name MedqbenchMCQ_dev or MedqbenchMCQ_test",
     "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
     "OmniDocBench": "VLMEvalKit matches answers with all rows of its own file, so that no part of them can be scored",

@@ -61,7 +61,7 @@ class Replies:
             reply that VLMEvalKit gets.
         prompts: A pattern that is found in the prompts whose replies are to be so; to others any reply can be read.
         otherwise: What stands for a reply that can't be read, where VLMEvalKit stops with an error at one.
-        tries: How often VLMEvalKit asks, no warmer, for a reply that can't be read.
+        tries: How often VLMEvalKit asks, no warmer, for a reply that can't be read, or for replies to one answer.
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
     """
 
@@ -95,7 +95,7 @@ class Call:
         is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.
     """
 
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, object], ...] = ()
     takes_model: bool = True
     suffix: str = "tsv"
     packages: tuple[str, ...] = ()

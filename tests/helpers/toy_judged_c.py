@@ -26,6 +26,12 @@ def compare_in_korean(prompt):
     return f"8 {8 if first == second else len(second) % 8}\n유용성"
 
 
+def grade_of_description(prompt):
+    """What a judge gives a description; now and then in another form."""
+    grade = len(prompt) % 3
+    return [f"Score: {grade}", f'{{"score": {grade}}}', f" {grade} "][len(prompt) % 7 % 3]
+
+
 def label_answer(prompt):
     """What a judge says of WorldVQA's answers."""
     answer, _, truth = prompt.rpartition("Model Answer: ")[2].partition("\n'''")[0].partition("\nGround Truth Answer: ")
@@ -41,6 +47,22 @@ JUDGED: dict[str, Toy] = {
         may_be_empty=False,
         grade=compare_with_chart,
     ),
+    **{
+        name: Toy(
+            lambda columns=columns: [
+                {name: cell for name, cell in each.items() if name not in ("answer", "image")}
+                | {"description": f"Noise {each['index']}, good.", **dict.fromkeys(columns, each["image"])}
+                for each in open_rows()
+            ],
+            lambda result: 50 * sum(map(float, result.values())) / 4,
+            right=lambda row: row["description"],
+            grade=grade_of_description,
+        )
+        for name, columns in (
+            ("MedqbenchCaption_dev", ["image"]),
+            ("MedqbenchPairedDescription_test", ["image_a", "image_b"]),
+        )
+    },
     "Asclepius": Toy(open_rows, percent, grade=mark_of_doctor),
     "SGI-Experimental-Reasoning": Toy(
         lambda: [

@@ -210,6 +210,22 @@ JUDGED: Mapping[str, Rule] = {
         replies=Replies(r"(?i)\b(?:yes|no)\b"),
         columns="answer category",
     ),
+    **for_classes(
+        "MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset",
+        Rule(
+            "completeness+preciseness+consistency+quality_accuracy",
+            50,
+            judge="always",
+            caption="mean of four grades of 0 to 2, of 2",
+            columns="description",
+            replies=Replies(
+                r'Score\s*[:：]\s*[0-2]|^\s*(?:\{\s*"[Ss]core"\s*:\s*)?[0-2](?:\.\d+)?\s*\}?\s*$',
+                otherwise="Score: 0",
+                tries=4,
+            ),
+            call=Call(settings=(("sleep", 0), ("use_threading", True)), suffix="xlsx"),
+        ),
+    ),
     "WorldVQA": Rule(
         "Overall/Accuracy",
         100,

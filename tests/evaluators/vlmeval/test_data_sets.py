@@ -348,7 +348,8 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("BMMR", "hands what the model wrote to sympy's `parse_expr`, which runs it as code"),
         ("OST", "leaves answers in which `Failed` stands out of its figures"),
         ("MedqbenchMCQ", "name MedqbenchMCQ_dev or MedqbenchMCQ_test"),
-        ("MedqbenchCaption_dev", "several figures without a total"),
+        ("MedqbenchCaption", "name MedqbenchCaption_dev or MedqbenchCaption_test"),
+        ("ChartX", "several figures without a total"),
         ("VenusBench-GD", "compares a list with a number"),
         ("HiPhO_ALL", "it is several data sets together: name IPhO_2024"),
         ("OmniDocBench", "with all rows of its own file"),
@@ -742,7 +743,7 @@ def test_a_judge_that_looks_at_images_is_shown_each_question_s_own(settings, tmp
 
 def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_is_gone():
     classes = {owner.name for table in TABLES for owner in classes_in(table)}
-    assert {*REFUSED} - classes == {"HiPhO_ALL", "MedqbenchMCQ", "MM-HELIX_lang"}
+    assert {*REFUSED} - classes == {"HiPhO_ALL", "MedqbenchCaption", "MedqbenchMCQ", "MM-HELIX_lang"}
     assert not {*REFUSED} & {*RULES, *(name for names in IN_MEMORY.values() for name in names)}
 
 
@@ -1157,6 +1158,7 @@ def test_variants_of_a_problem_are_scored_without_the_first_which_vlmeval_looks_
             "LogicVista",
             "MathVerse_MINI",
             "MMReason_testmini",
+            "MedqbenchCaption_dev",
         ),
     ],
 )
