@@ -200,25 +200,33 @@ def load_inner_imports(data_set_class: type) -> None:
     library = [base for base in data_set_class.__mro__ if base.__module__.partition(".")[0] == ROOT]
     evaluating = next(base for base in library if "evaluate" in vars(base))
     for base in library:
-        for owner, function, module in _inner_imports(base.__module__):
+        for owner, function, module in _inner_imports(base.__module__, base.__name__):
             is_needed = base is evaluating and owner == base.__name__ and function in ("evaluate", "evaluate_heuristic")
             with nullcontext() if is_needed else suppress(Exception):
                 vlmeval_module(module)
 
 
 @cache
-def _inner_imports(module_name: str) -> tuple[tuple[str, str, str], ...]:
-    """Return class, function and module of each import that a function of a module makes within VLMEvalKit."""
+def _inner_imports(module_name: str, class_name: str) -> tuple[tuple[str, str, str], ...]:
+    """Return class, function and module of each import within VLMEvalKit that a class's functions make.
+
+    So do functions and classes of its module that it names, and those that they name.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd escapes in VLMEvalKit's texts
         tree = ast.parse(inspect.getsource(sys.modules[module_name]))
     package = module_name.rpartition(".")[0]
-    imports = []
-    scopes: list[ast.ClassDef | ast.Module] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    for scope in (*scopes, tree):
-        for function in (node for node in scope.body if isinstance(node, ast.FunctionDef)):
+    scopes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    imports, waiting = [], [class_name]
+    while waiting:
+        if (scope := scopes.pop(waiting.pop(), None)) is None:
+            continue
+        waiting += [node.id for node in ast.walk(scope) if isinstance(node, ast.Name)]
+        owner = scope.name if isinstance(scope, ast.ClassDef) else ""
+        body: list[ast.stmt] = scope.body if owner else [scope]
+        for function in (node for node in body if isinstance(node, ast.FunctionDef)):
             for node in ast.walk(function):
                 if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(f"{ROOT}.")):
                     name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-                    imports.append((getattr(scope, "name", ""), function.name, name.removeprefix(f"{ROOT}.")))
+                    imports.append((owner, function.name, name.removeprefix(f"{ROOT}.")))
     return tuple(imports)

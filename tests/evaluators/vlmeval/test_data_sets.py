@@ -38,6 +38,7 @@ from evaluators.vlmeval.stand_ins import (
     SerialPool,
     SilentLogger,
     SteadyDice,
+    _inner_imports,
     literal,
     load_inner_imports,
     replaced_names,
@@ -1204,6 +1205,17 @@ def test_a_package_of_another_version_than_the_metric_reads_with_is_told_by_the_
     assert missing_requirements(["antlr4"]) == []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert missing_requirements(["dotenv", "anls"]) == ["python-dotenv", "anls"]
+
+
+def test_a_class_imports_what_its_functions_need_and_nothing_of_other_classes_in_its_module():
+    vlmeval_module("dataset.image_vqa")  # whose MMSci_Captioning alone needs BERT, transformers' pipelines and nltk
+    modules = {
+        name: {module for _, _, module in _inner_imports("vlmeval.dataset.image_vqa", name)}
+        for name in ("MMSci_Captioning", "CRPE", "SeePhys")
+    }
+    assert modules["MMSci_Captioning"] == {"dataset.utils.mmsci"}
+    assert modules["CRPE"] == {"dataset.utils.crpe"}
+    assert modules["SeePhys"] == {"dataset.utils.seephys"}
 
 
 def test_an_unknown_name_imports_what_another_did_not_already():
