@@ -80,10 +80,19 @@ class _Loop:
     scratch: Scratch = field(default_factory=Scratch)
     held: dict[str, TensorInputs] = field(default_factory=dict)
 
+    def knows(self, name: str, reason: Problem) -> bool:
+        """Whether there is a reason already why tensor `name` can't be merged, and one as good.
+
+        An ingredient's NaN may make NaN of other blocks: then it is the reason.
+        """
+        known = self.rejections.get(name)
+        return known is not None and (known.kind, reason.kind) != ("overflow", "nonfinite")
+
     def reject(self, name: str, reason: Problem) -> None:
-        """Keep the first reason why tensor `name` can't be merged."""
+        """Keep the first reason why tensor `name` can't be merged, or a better one."""
         with self.lock:
-            self.rejections.setdefault(name, reason)
+            if not self.knows(name, reason):
+                self.rejections[name] = reason
 
     def inputs_of(self, name: str) -> TensorInputs:
         """Plan how a tensor is read; the plans of the last few are held, for all leaves share their factors."""
@@ -225,7 +234,7 @@ def _merge_in_torch(loop: _Loop, inputs: TensorInputs, views: Sequence[memoryvie
     """Merge a block by the method's own operations; a reason why its tensor can't be merged is kept."""
     loop.prepare_torch()
     values, rejection = inputs.blend(inputs.specs, inputs.values(views, first, loop.scratch), first)
-    if rejection is not None and (name := inputs.specs[0].name) not in loop.rejections:
+    if rejection is not None and not loop.knows(name := inputs.specs[0].name, rejection):
         loop.reject(name, blame(loop.blend, name, rejection))
     return view_bytes(values)
 

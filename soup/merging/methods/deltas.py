@@ -9,6 +9,7 @@ g = alpha + beta * l / (L - 1) for block l of L of its own stack, and alpha outs
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,8 @@ class DeltaMethod(Method):
         sums = torch.zeros(2, dtype=torch.float64)
         for _, value in first_pass.sums(norms):
             sums += value
-        return float(sums[0] / (len(first_pass.weights) * sums[1])) if sums[1] > 0 else 1.0
+        ratio = float(sums[0] / (len(first_pass.weights) * sums[1]))
+        return ratio if math.isfinite(ratio) else 1.0  # nothing changed, or something is infinite, which is told later
 
     def effective_weights(self, tensor: MergedTensor) -> list[float]:
         """Return the ingredients' weights times the factors of the tensor's component."""

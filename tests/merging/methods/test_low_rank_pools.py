@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from soup.errors import PoolError
 from soup.merging.method_building import make_method
@@ -50,6 +50,17 @@ def oracle(folder, method):
         merged = method.merged([d for d, _ in used], [w for _, w in used], base[name].shape[1])
         expected[name] = base[name] + method.scale * merged
     return expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_adapter_with_nan_is_named_with_the_tensor(tmp_path, case):
+    folder = make_pool(tmp_path)
+    file = folder / "ckpts" / "m1" / "adapter_model.safetensors"
+    factors = load_file(file)
+    next(value for name, value in factors.items() if "up.lora_B" in name)[3, 1] = torch.nan
+    save_file(factors, file)
+    with pytest.raises(PoolError, match=r"- m1: layers\.0\.up\.weight: NaN or infinity"):
+        merge(folder, case.split(" ")[0], weights=WEIGHTS, **CASES[case])
 
 
 @pytest.mark.parametrize("max_side", [8192, 20])
