@@ -20,6 +20,8 @@ from soup.support.options import option_name, refuse_wrong_type
 
 __all__ = ["PoolListing", "list_locations", "list_pool"]
 
+_STEP = re.compile(r"(?:checkpoint|ckpt|(?:global_?)?step|epoch|iter(?:ation)?)[-_=]?\d+", re.IGNORECASE)
+"""How checkpoints of one run are called, of which the last is its model."""
 _DEPTH = 4
 _SHOWN = 8
 
@@ -158,12 +160,15 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _deeper(below: Sequence[Path], beside: Sequence[str]) -> str | None:
-    """Name checkpoints that lie deeper, and the option that takes them: of several runs the last of each."""
+    """Name checkpoints that lie deeper, and the option that takes them: of several runs the last of each.
+
+    A folder of checkpoints that are no steps of a run is a pool, which has no last one.
+    """
     if not below:
         return None
-    runs = {path.parent: path for path in below}
-    chosen = list(runs.values()) if len(runs) > 1 else list(below)
+    runs = {path.parent: path for path in below if _STEP.fullmatch(path.name)}
+    chosen = [path for path in below if len(runs) < 2 or runs.get(path.parent, path) == path]
     shown = ", ".join(map(str, below[:_SHOWN])) + (f", ... and {len(below) - _SHOWN} more" if below[_SHOWN:] else "")
-    kind = "the last of each run" if len(runs) < len(below) and len(runs) > 1 else "them"
+    kind = "the last of each run" if len(chosen) < len(below) else "them"
     line = " ".join([*beside, *map(str, chosen)])
     return f"checkpoints lie deeper: {shown}. {option_name('pool')} {line} takes {kind}"

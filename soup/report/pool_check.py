@@ -196,7 +196,8 @@ def _check(
         named_dtype(options.dtype)
     opened, failed = Pool.open_readable(pool, base, exclude)
     if not opened.ingredients:
-        raise PoolError(f"No ingredient can be opened:\n{bullet_list(map(str, failed.values()))}")
+        lines = [f"No ingredient can be opened:\n{bullet_list(map(str, failed.values()))}", *opened.skipped]
+        raise PoolError("\n".join(lines))
     problems = [Problem("unreadable", str(error), _printable(name)) for name, error in failed.items()]
     with opened:
         opened.take_tokenizer(options.tokenizer)

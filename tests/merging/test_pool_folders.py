@@ -145,8 +145,11 @@ def test_a_folder_with_a_config_that_lost_its_weights_makes_no_smaller_pool(tmp_
 
 def test_several_folders_of_checkpoints_are_not_taken_for_the_first_of_them(tmp_path):
     folders = [make_pool(tmp_path / name) for name in ("first", "second")]
-    with pytest.raises(CheckpointError, match="2 checkpoints can't be opened"):
+    taken = " ".join(str(path) for folder in folders for path in sorted(folder.iterdir()))
+    with pytest.raises(CheckpointError, match="2 checkpoints can't be opened") as refused:
         Pool(folders)
+    assert str(refused.value).endswith(f"`pool` {taken} takes them"), "they are no steps of two runs"
+    assert str(check(*folders).exception).endswith(f"--pool {taken} takes them")
 
 
 @pytest.mark.parametrize(
