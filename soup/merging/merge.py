@@ -171,7 +171,7 @@ def _sealed(plan: MergePlan, contents: Sequence[str], result: LeafDigests) -> Re
 
 
 def refuse_inputs_as_output(pool: Pool, out: Path, folder: Path | None = None) -> None:
-    """Refuse a destination in or around one of the inputs, or in the folder of the pool.
+    """Refuse a destination in or around one of the inputs, or who lends the tokenizer, or in the folder of the pool.
 
     Args:
         pool: The inputs.
@@ -186,9 +186,10 @@ def refuse_inputs_as_output(pool: Pool, out: Path, folder: Path | None = None) -
             f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another "
             f"{option_name('out')}."
         )
-    for part in [*pool, *([pool.base] if pool.base else [])]:
+    for part in [*pool.all, *([pool.tokenizer] if pool.tokenizer else [])]:
         inside, outside = real_path(part.checkpoint.path), real_path(out)
         if inside.is_relative_to(outside) or outside.is_relative_to(inside):
             raise OutputError(
-                f"{out}: is or contains the ingredient {inside}, or lies in it. Choose another {option_name('out')}."
+                f"{out}: is or contains {inside}, of which the soup is made, or lies in it. Choose another "
+                f"{option_name('out')}."
             )

@@ -10,6 +10,7 @@ import pytest
 import soup
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, OutputError
+from soup.merging.recipe import CheckpointSource
 from soup.testing import tiny_pool
 from tests.helpers import flat_arguments as flat
 from tests.helpers.merge_oracle import recipe_of
@@ -49,8 +50,17 @@ def test_a_soup_that_is_made_already_is_left_and_what_it_replaced_is_cleared(tmp
 def test_a_soup_among_its_own_ingredients_is_not_replaced_by_its_soup(tmp_path, out):
     soup.merge(recipe_of(tiny_pool(tmp_path / "first", 2)), tmp_path / "pool" / "a")
     recipe, before = recipe_of(tmp_path / "pool"), tree(tmp_path)
-    with pytest.raises(OutputError, match="is or contains the ingredient"):
+    with pytest.raises(OutputError, match=r"is or contains .*, of which the soup is made"):
         flat.merge(recipe, tmp_path / out, overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_a_soup_that_lends_its_tokenizer_is_not_replaced_by_the_soup_that_takes_it(tmp_path):
+    soup.merge(recipe_of(tiny_pool(tmp_path / "first", 2)), tmp_path / "lender")
+    lender = CheckpointSource(name="lender", path=str(tmp_path / "lender"))
+    recipe, before = recipe_of(tiny_pool(tmp_path / "pool", 2), tokenizer=lender), tree(tmp_path)
+    with pytest.raises(OutputError, match=r"lender, of which the soup is made"):
+        flat.merge(recipe, tmp_path / "lender", overwrite=True)
     assert tree(tmp_path) == before
 
 
