@@ -87,7 +87,7 @@ def read_index(path: Path) -> dict[str, str] | None:
         raise CheckpointError(
             f"{file}: entries that point outside of the directory are refused:\n{bullet_list(outside)}"
         )
-    return weight_map
+    return {name: PurePosixPath(value).as_posix() for name, value in weight_map.items()}  # `./a` is the file `a`
 
 
 def _inside(name: str) -> bool:

@@ -89,6 +89,17 @@ def test_an_index_that_names_the_single_file_is_fine(single):
     assert Checkpoint(single).files == (WEIGHTS,)
 
 
+def test_an_index_may_name_files_by_a_dot_and_a_slash(single, sharded):
+    for folder in (single, sharded):
+        names = json.loads((folder / INDEX).read_text())["weight_map"] if (folder / INDEX).exists() else None
+        names = names or dict.fromkeys(TINY_SHAPES, WEIGHTS)
+        (folder / INDEX).write_text(json.dumps({"weight_map": {name: f"./{file}" for name, file in names.items()}}))
+        with Checkpoint(folder) as checkpoint:
+            assert {*checkpoint.files} == {*names.values()}
+            assert checkpoint.tensors.keys() == TINY_SHAPES.keys()
+            assert not checkpoint.warnings, "none is left unread"
+
+
 def test_shards_in_a_subdirectory_are_read(sharded):
     (sharded / "weights").mkdir()
     for file in sharded.glob("*.safetensors"):
