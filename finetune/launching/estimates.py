@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
-from finetune.config import TrainSettings
+from finetune.config import DataSet, TrainSettings
 from finetune.jobs import Job, Json, read_state
 from finetune.launching.digests import Content
 from finetune.launching.executors.local import local_gpus
@@ -27,6 +27,7 @@ from finetune.launching.start_check import adapted_layers, read_model_config, sh
 
 __all__ = ["Estimate", "EstimateDocument", "estimate", "smallest_gpu_bytes", "trained_parameters"]
 
+GENERAL = DataSet.model_fields["category"].default
 # Settings that the time of a step depends on.
 PACE = ("global_batch_size", "micro_batch", "max_length", "precision", "parallel", "freeze", "train", "lora", "packing")
 SHARED = {"ddp": (1, 1), "zero2": (1, 2), "zero3": (2, 2), "fsdp": (2, 2)}  # weights, the rest: 2 is shared out
@@ -151,8 +152,26 @@ def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int |
         return job.settings.steps
     if rows is None or job.settings.packing:  # packs are counted once all rows' tokens are
         return None
-    samples = sum((contents[data_set.path].rows or 0) * Fraction(str(data_set.weight)) for data_set in job.data)
-    return math.ceil(samples * Fraction(str(job.settings.epochs or 0)) / job.settings.global_batch_size)
+    samples = _epoch_rows(job, contents) * Fraction(str(job.settings.epochs or 0))
+    return math.ceil(samples / job.settings.global_batch_size)
+
+
+def _epoch_rows(job: Job, contents: Mapping[str, Content]) -> Fraction:
+    """Return the rows that an epoch visits: by weights and categories, without those that are held out.
+
+    Shares of groups, and those that follow the model, leave the number as it is.
+    """
+    adapt, ratios = job.settings.mixture.adapt, job.settings.mixture.categories
+    shares = [share for share in (job.settings.validation_share, adapt.held_out if adapt else 0) if share]
+    visits: dict[str, Fraction] = {}
+    for data_set in job.data:
+        rows = contents[data_set.path].rows or 0
+        learnt = rows - sum(max(1, round(share * rows)) for share in shares)
+        visits[data_set.category] = visits.get(data_set.category, Fraction(0)) + learnt * Fraction(str(data_set.weight))
+    general = visits.get(GENERAL, Fraction(0))
+    return sum(
+        (Fraction(str(ratios[name])) * general if name in ratios else n for name, n in visits.items()), Fraction(0)
+    )
 
 
 def _speed(jobs: Sequence[Job]) -> float | None:

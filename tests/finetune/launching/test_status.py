@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from finetune.config import DataSet, TrainSettings
+from finetune.data import Corpus, TrainingRows
 from finetune.jobs import Job, JobStatus, State, attempt_end, read_job, write_state
 from finetune.launching.digests import Digests, is_preset
 from finetune.launching.estimates import estimate, trained_parameters
@@ -20,6 +21,7 @@ from finetune.launching.jobs_section import JobsSection
 from finetune.launching.launch import finetune
 from finetune.launching.outcomes import classify_exit
 from finetune.launching.status import HEAD, JobRow, cells, job_row
+from finetune.points.tiny import tiny_processor
 from soup.errors import CheckpointError, FinetuneError
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place
 
@@ -111,6 +113,30 @@ def test_epochs_are_steps_by_rows_weights_and_batch(tmp_path):
     )
     guess = estimate(job, {data.path: Digests().content(data)}, 1)
     assert (guess.rows, guess.steps) == (25, 19)  # 150 rows, of which the last batch is short
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"mixture": {"categories": {"math": 0.5, "code": 2}}},
+        {"mixture": {"groups": {"text_only": 1.0}}, "epochs": 1.3},
+        {"validation": 0.1, "validate_every": 5},
+        {"mixture": {"categories": {"math": 0.1}, "adapt": {"every": 3, "held_out": 0.2}}},
+        {"validation": 0.1, "validate_every": 5, "mixture": {"categories": {"code": 0.25}, "adapt": {"every": 3}}},
+    ],
+)
+def test_the_steps_that_are_told_beforehand_are_those_that_a_job_takes(tmp_path, keys):
+    sets = []
+    for name, category, count in (("x", "general", 41), ("y", "math", 30), ("z", "code", 7)):
+        turns = [[{"from": "human", "value": f"{name} {i}?"}, {"from": "gpt", "value": "yes"}] for i in range(count)]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps([{"conversations": conversation} for conversation in turns]))
+        sets.append(DataSet(path=str(path), category=category, weight=1.5))
+    wanted = settings(**{"steps": None, "epochs": 2, "global_batch_size": 4, **keys})
+    job = Job("job", "tiny", tuple(sets), wanted, tmp_path / "out", tmp_path / "folder")
+    digests = Digests()
+    guess = estimate(job, {each.path: digests.content(each) for each in sets}, 1)
+    assert guess.steps == TrainingRows(Corpus(sets), wanted, tiny_processor()).steps
 
 
 def test_a_job_s_own_pace_counts_before_another_s_and_only_one_that_is_trained_alike(tmp_path):
