@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soup.evaluation.api import Benchmark
     from soup.merging.recipe import Recipe
 
-__all__ = ["Evaluations", "Running", "name_evaluation"]
+__all__ = ["Running", "RunningEvaluations", "name_evaluation"]
 
 SHORT_SECONDS = 10.0
 """Of what began more recently nobody asks how long it runs."""
@@ -79,7 +79,7 @@ class Running:
 
 
 @dataclass
-class Evaluations:
+class RunningEvaluations:
     """The running evaluations by what they are called.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from soup.board.evaluations import Evaluations, Running
+from soup.board.evaluations import Running, RunningEvaluations
 from soup.board.layout import Row, cut, fit_rows, fit_table, plain, short_names
 from soup.board.workers import Workers
 from soup.support.text import format_duration, format_rate, pluralize, printable
@@ -60,7 +60,7 @@ class SearchSection:
         self.start = start
         self.columns: list[str] = list(start.benchmarks) if start else []
         self.models: list[_Model] = [_Model(name) for name in start.names] if start else []
-        self.evaluations = Evaluations(self.now)
+        self.evaluations = RunningEvaluations(self.now)
         self.workers = Workers(self.now, self.evaluations.expected_seconds)
         self._question_counts: dict[tuple[str, str, str], int | None] = {}
         self._pace: tuple[Pace, float] | None = None

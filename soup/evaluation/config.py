@@ -19,10 +19,10 @@ from soup.support.options import option, option_name, refuse_wrong_type
 
 __all__ = ["BenchmarkNames", "EvalConfig"]
 
-ScoreFunction = Callable[[str], object]
+BenchmarkFunction = Callable[[str], object]
 """Gets a checkpoint's directory; gives a number from 0 to 100, or a dict of such."""
 
-BenchmarkNames = str | ScoreFunction | Sequence[str | ScoreFunction]
+BenchmarkNames = str | BenchmarkFunction | Sequence[str | BenchmarkFunction]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class EvalConfig(EvalSettings):
         return tuple(benchmarks)
 
 
-def _entries(benchmarks: BenchmarkNames) -> Sequence[str | ScoreFunction]:
+def _entries(benchmarks: BenchmarkNames) -> Sequence[str | BenchmarkFunction]:
     if isinstance(benchmarks, str) or callable(benchmarks):
         return [benchmarks]
     if not isinstance(benchmarks, Sequence):
