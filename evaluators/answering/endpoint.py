@@ -37,6 +37,10 @@ LOAD = (429, 503)  # what an endpoint says that has too much to do
 PATH = "/chat/completions"
 MOST_BYTES = 10_000_000  # of a reply: a server that never ends one would fill the memory
 EXCERPT_CHARACTERS = 300  # of a server's own words, in an error
+BREAKS = ("content_filter", "abort", "error")
+"""Why an answer ended that is none, however much of it is there."""
+CALLS = ("tool_calls", "function_call")
+"""Why one ended that may have words beside them."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -263,13 +267,17 @@ def _content(choice: Any) -> Any:
     """Return what a model said; null is what some servers say for nothing, and others where a filter took it away.
 
     Raises:
-        TypeError: the model did not come to an end by itself, nor by the number of tokens, and nothing came of it.
+        TypeError: the model did not come to an end by itself, nor by the number of tokens, and nothing or a part of an
+            answer came of it.
         KeyError: there is no message, or nothing of its content in it.
     """
-    message = choice["message"]
-    if message["content"] is not None:
-        return message["content"]
-    if choice.get("finish_reason") not in (None, "stop", "length"):
+    message, reason = choice["message"], choice.get("finish_reason")
+    content = message["content"]
+    if reason in BREAKS or (not content and (reason in CALLS or message.get("tool_calls"))):
+        raise TypeError
+    if content is not None:
+        return content
+    if reason not in (None, "stop", "length"):
         raise TypeError
     return message.get("refusal") or ""  # where a model's own refusal stands
 

@@ -10,7 +10,7 @@ from soup.support.options import option, options_of
 
 __all__ = ["ENGINE_OPTIONS", "JUDGE_OPTIONS", "EvalSettings"]
 
-ENGINE_OPTIONS = ("model", "engine", "engine_args", "batch_size")
+ENGINE_OPTIONS = ("model", "engine", "engine_args", "engine_url", "batch_size")
 """What answers, and how it is asked."""
 JUDGE_OPTIONS = ("judge_url", "judge_model", "judge_engine", "judge_engine_args", "judge_images")
 """Who the judge is, and what runs it."""

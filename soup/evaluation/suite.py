@@ -146,12 +146,12 @@ def _refuse_idle_engine(entries: Sequence[SuiteEntry], settings: EvalSettings) -
     """Refuse an engine and what belongs to it where nothing is answered: the scores would be taken for its own."""
     typed = _typed(ENGINE_OPTIONS, settings)
     answering = [entry.identity["answering"] for entry in entries if "answering" in entry.identity]
-    # What can change an answer stands in the identity: an address that does not is asked by nobody.
-    if entries and settings.engine_url and urlsplit(settings.engine_url).netloc not in str(answering):
-        raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {option_name('engine')} openai.")
     if typed and entries and not answering:
         names = ", ".join(entry.benchmark.name for entry in entries)
         raise EvaluatorError(f"{', '.join(typed)}: no engine is asked for {names}. Leave it out.")
+    # What can change an answer stands in the identity: an address that does not is asked by nobody.
+    if entries and settings.engine_url and urlsplit(settings.engine_url).netloc not in str(answering):
+        raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {option_name('engine')} openai.")
 
 
 def _typed(names: Sequence[str], settings: EvalSettings) -> list[str]:

@@ -49,7 +49,10 @@ def test_a_bound_that_is_no_time_is_refused_before_any_work(seconds):
         (EvalSettings(engine="vllm"), "`engine`: no engine is asked for demo:colour"),
         (EvalSettings(model="mine.py:Model"), "`model`: no engine is asked for demo:colour"),
         (EvalSettings(engine_args={"x": 1}, batch_size=8), "`engine_args`, `batch_size`: no engine is asked for"),
-        (EvalSettings(engine_url="http://localhost:8000/v1"), "`engine_url`: nobody asks it; say `engine` openai"),
+        (
+            EvalSettings(engine="openai", engine_url="http://localhost:8000/v1"),
+            "`engine`, `engine_url`: no engine is asked for demo:colour. Leave it out",
+        ),
     ],
 )
 def test_an_engine_that_would_answer_nothing_is_refused(settings, words):

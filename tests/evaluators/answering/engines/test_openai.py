@@ -214,6 +214,10 @@ def test_a_reply_in_parts_is_the_text_of_its_parts(server, tmp_path):
         ('{"choices": [{"message": {"content": 7}}]}', '"content": 7'),
         ('{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}', "content_filter"),
         ('{"choices": [{"message": {"content": null}, "finish_reason": "tool_calls"}]}', "tool_calls"),
+        ('{"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}', "content_filter"),
+        ('{"choices": [{"message": {"content": "A or"}, "finish_reason": "abort"}]}', "abort"),
+        ('{"choices": [{"message": {"content": ""}, "finish_reason": "tool_calls"}]}', "tool_calls"),
+        ('{"choices": [{"message": {"content": null, "tool_calls": [{}]}, "finish_reason": "stop"}]}', "tool_calls"),
         ("", "in the body: nothing"),
     ],
 )
@@ -224,7 +228,13 @@ def test_what_is_no_reply_is_never_an_empty_answer_and_told_in_the_servers_words
 
 
 @pytest.mark.parametrize(
-    ("message", "text"), [({"content": None}, ""), ({"content": None, "refusal": "I can't."}, "I can't.")]
+    ("message", "text"),
+    [
+        ({"content": None}, ""),
+        ({"content": None, "refusal": "I can't."}, "I can't."),
+        ({"content": "", "tool_calls": []}, ""),
+        ({"content": "B", "tool_calls": [{}]}, "B"),
+    ],
 )
 def test_a_model_that_ended_by_itself_said_nothing_or_refused_in_words(message, text, server, tmp_path):
     server.plays = lambda *_: (200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}))
