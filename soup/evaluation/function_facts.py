@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
 
-__all__ = ["function_facts"]
+__all__ = ["called_function", "function_facts"]
 
 PROCESS = uuid.uuid4().hex
 MOST_DEPTH = 20
@@ -32,15 +32,36 @@ def function_facts(function: Callable[..., object]) -> dict[str, str]:
     another one in each process, but as an attribute, where its class stands for it; of a module it is not looked at.
 
     Args:
-        function: A function or method whose source can be read.
+        function: What is called, its source readable: a function, a method, an object with `__call__`, or a
+            `functools.partial` of such.
 
     Raises:
         OSError: its source can't be read.
-        TypeError: it is no function.
+        TypeError: it is no function of Python's.
     """
-    facts = {"code": _digest(inspect.getsource(function))}
-    held = sorted(_held(function, {id(function)}))
+    called = called_function(function)
+    facts = {"code": _digest(inspect.getsource(called))}
+    held = sorted([*_bound(function), *_held(called, {id(called)})])
     return facts | ({"holds": _digest(repr(held))} if held else {})
+
+
+def called_function(function: Callable[..., object]) -> Callable[..., object]:
+    """Return the function or method that is called in the end: of a `functools.partial`, or of an object."""
+    if isinstance(function, functools.partial):
+        return called_function(function.func)
+    if isinstance(function, FunctionType | MethodType | type):
+        return function
+    called: Callable[..., object] = getattr(function, "__call__", function)  # noqa: B004
+    return called
+
+
+def _bound(function: Callable[..., object]) -> Iterator[tuple[str, str]]:
+    """Yield the arguments that a `functools.partial` holds, and those of one that it calls."""
+    if isinstance(function, functools.partial):
+        home = called_function(function).__module__
+        for name, value in [*enumerate(function.args), *function.keywords.items()]:
+            yield f"argument {name}", _content(value, home, set())
+        yield from _bound(function.func)
 
 
 def _digest(text: str) -> str:

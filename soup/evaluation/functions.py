@@ -10,6 +10,7 @@ From the command line, and for workers, the same function is `python:FILE.py:FUN
 
 from __future__ import annotations
 
+import functools
 import inspect
 import statistics
 import traceback
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
-from soup.evaluation.function_facts import function_facts
+from soup.evaluation.function_facts import called_function, function_facts
 from soup.evaluation.settings import EvalSettings
 from soup.support.foreign_code import INTERRUPTIONS
 from soup.support.options import option_name
@@ -34,7 +35,8 @@ __all__ = [
 
 def benchmark_of_function(function: Callable[[str], object], split: Split) -> Benchmark:
     """Make a function of this process a benchmark, known by its name."""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
+    called = function.func if isinstance(function, functools.partial) else function
+    name = next(each.__qualname__ for each in (function, called, type(called)) if hasattr(each, "__qualname__"))
     return Benchmark(name.rpartition(".")[2], "function", name, split, function=function)
 
 
@@ -55,7 +57,7 @@ class FunctionEvaluator(Harness):
         """
         try:
             function = _function(benchmark)
-            source, facts = inspect.getsource(function), function_facts(function)
+            source, facts = inspect.getsource(called_function(function)), function_facts(function)
         except (OSError, TypeError) as cause:
             raise EvaluatorError(
                 f"{benchmark.name}: its source can't be read ({cause}), so that another version's scores would be "

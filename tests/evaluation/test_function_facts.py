@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -227,6 +228,31 @@ def test_the_next_process_knows_a_function_that_holds_plain_values_and_objects_o
     )
     said = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
     assert len(said) == 1
+
+
+class Callable(Judge):
+    def __call__(self, checkpoint):
+        return self.value
+
+
+def added(checkpoint, first, *, second):
+    return first + second
+
+
+def test_objects_that_are_called_and_partial_functions_are_known_by_what_they_hold(pool):
+    makers = [lambda value: Callable(value), lambda value: functools.partial(added, first=1, second=value - 1)]
+    makers.append(lambda value: functools.partial(functools.partial(added, second=value - 1), first=1))
+    for make in makers:
+        assert [overall(pool, make(value)) for value in (10, 20, 10)] == [10, 20, 10]
+        assert function_facts(make(10)) == function_facts(make(10)) != function_facts(make(20))
+    assert function_facts(functools.partial(added, 1)) != function_facts(functools.partial(added, first=1))
+    lock = threading.Lock()
+    assert function_facts(functools.partial(added, lock)) == function_facts(functools.partial(added, lock))
+
+
+def test_what_has_no_source_of_python_s_is_refused_by_its_name(pool):
+    with pytest.raises(EvaluatorError, match=r"^len: its source can't be read .* python:FILE\.py:FUNCTION"):
+        overall(pool, functools.partial(len))
 
 
 def test_two_functions_of_one_name_are_refused_before_any_work(pool):
