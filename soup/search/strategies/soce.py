@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from statistics import fmean, pstdev
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ def _budget(count: int, *, tau: float = 0.5, full: bool = False, accept: str = "
         raise RecipeError(
             f"soce needs at least {LEAST_MODELS} ingredients, for a correlation over {count} is noise. Take greedy."
         )
-    return Budget(singles=count, soups=len(compositions(UNITS, MOST_EXPERTS)))
+    return Budget(singles=count, soups=max(_most_soups(parts, full=full) for parts in range(2, MOST_EXPERTS + 1)))
 
 
 @budget(_budget)
@@ -78,6 +79,14 @@ def soce(
             chosen, best = soup, trial
             path.append(best)
     return Choice(chosen, path=path, notes=notes)
+
+
+def _most_soups(parts: int, *, full: bool) -> int:
+    """Return how many points of the grid are scored at most over so many experts."""
+    if full:
+        return len(compositions(UNITS, parts))
+    steps = [step for step in product((-1, 0, 1), repeat=parts) if any(step) and not sum(step)]
+    return len(compositions(UNITS // COARSE, parts)) + len(steps)
 
 
 def _by_benchmark(singles: Sequence[Scored]) -> dict[str, list[float]]:
