@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+ROUNDING = 1e-6
+"""So much beyond 0 or the most a number may be, as a share of the most: what sums in float32 come to."""
+
+
 def benchmark_of_function(function: Callable[[str], object], split: Split) -> Benchmark:
     """Make a function of this process a benchmark, known by its name."""
     called = function.func if isinstance(function, functools.partial) else function
@@ -117,13 +121,13 @@ def to_score(value: object, name: str) -> Score:
         EvaluatorError: anything else, such as NaN, a bool, a text, a number beyond 0 to 100, an empty dict.
     """
     if not isinstance(value, Mapping):
-        return _score(name, _python_number(value))
+        return _score(name, value)
     if not value or not all(isinstance(key, str) for key in value):
         raise EvaluatorError(f"{name}: expected a number or a dict of names to numbers, found {value!r:.200}.")
     _refuse_half_characters(value, name)
     if isinstance(points := value.get("questions"), Mapping):
         return _score_of_questions(points, sorted(value.keys() - {"questions"}), name)
-    parts = {key: _score(f"{name}, {key}", _python_number(number)).value for key, number in value.items()}
+    parts = {key: _score(f"{name}, {key}", number).value for key, number in value.items()}
     return Score(statistics.fmean(parts.values()), parts=parts)
 
 
@@ -165,7 +169,7 @@ def _score_of_questions(points: Mapping[str, object], others: Sequence[str], nam
         raise EvaluatorError(f'{name}: expected "questions" alone, found {", ".join(others)} beside it.')
     questions: dict[str, float] = {}
     for index, value in points.items():
-        number = _python_number(value)
+        number = _python_number(value, 1)
         if not isinstance(number, int | float) or not 0 <= number <= 1:
             raise EvaluatorError(f"{name}: question {index}: expected points from 0 to 1, found {number!r:.80}.")
         questions[str(index)] = float(number)
@@ -186,14 +190,19 @@ def _refuse_half_characters(keys: Iterable[str], name: str) -> None:
 
 def _score(name: str, value: object) -> Score:
     try:
-        return Score(value)  # type: ignore[arg-type]  # it refuses what is no number
+        return Score(_python_number(value, 100))  # type: ignore[arg-type]  # it refuses what is no number
     except EvaluatorError as cause:
         raise EvaluatorError(f"{name}: {cause}") from cause
 
 
-def _python_number(value: object) -> object:
-    """Return the Python number in a numpy scalar or a torch tensor of one element; anything else as it is."""
+def _python_number(value: object, most: float) -> object:
+    """Return the Python number in a numpy scalar or a torch tensor of one element; anything else as it is.
+
+    What lies beyond 0 or `most` by no more than rounding is that: `100 * sum(right weights) / sum(weights)`.
+    """
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "shape", None) == ():
-        return item()
+        value = item()
+    if isinstance(value, float) and -ROUNDING <= value / most <= 1 + ROUNDING:
+        return min(max(value, 0.0), float(most)) + 0.0  # which makes 0 of -0
     return value

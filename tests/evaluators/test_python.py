@@ -208,6 +208,18 @@ def test_scalars_of_numpy_and_torch_are_numbers(value):
     assert type(to_score({"a": value}, "x").parts["a"]) in (int, float)
 
 
+@pytest.mark.parametrize(("value", "score"), [(100.00000000000001, 100), (-1e-12, 0), (numpy.float32(100.00001), 100)])
+def test_a_score_beyond_the_ends_by_rounding_is_the_end(value, score):
+    assert to_score(value, "mine").value == score
+    assert to_score({"part": value}, "mine").parts == {"part": score}
+    points = to_score({"questions": {"q": value / 100}}, "mine").questions
+    assert points == {"q": score / 100}
+
+
+def test_zero_has_no_sign():
+    assert str(to_score(-0.0, "mine").value) == "0.0"
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [
