@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +130,22 @@ def test_block_size_and_threads_change_no_byte(tmp_path_factory, rows, columns, 
     blocked = merge(pool, folder / "blocked", MergeOptions(block_elements=blocks, threads=threads))
     assert same_bits(whole["up.weight"], blocked["up.weight"])
     assert_within_contract(whole, oracle(base, pool), getattr(torch, dtype))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files")
+def test_a_pool_that_is_left_has_no_file_open(tmp_path):
+    _, folder = make_pool(tmp_path, 1, wholes=1)
+    with Pool(folder) as pool:
+        for part in pool.all:
+            digest_checkpoint(part.checkpoint)
+        digest_checkpoint(pool[0].checkpoint.stored)
+        assert len(open_below(tmp_path)) == 3
+    assert open_below(tmp_path) == []
+
+
+def open_below(folder):
+    links = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
+    return [link for link in links if link.startswith(str(folder.resolve()))]
 
 
 def test_copies_of_one_adapter_give_that_adapter_back(tmp_path):
