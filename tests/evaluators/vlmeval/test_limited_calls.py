@@ -34,7 +34,8 @@ def test_a_comparison_that_does_not_end_is_not_equal_is_told_and_holds_up_no_oth
 def test_a_comparison_runs_nothing_that_a_model_wrote(is_equal, tmp_path):
     assert not is_equal(f"open({str(tmp_path / 'made')!r}, 'w').close() or 3", "3")
     assert not (tmp_path / "made").exists()
-    assert not is_equal("1 + 2", "3")  # which `eval` would have found equal
+    assert not is_equal("len('abc')", "3")  # which `eval` would have found equal
+    assert is_equal("1 + 2", "3")  # arithmetic of numbers runs nothing
 
 
 def test_what_a_comparison_raises_is_raised(is_equal, tmp_path):
