@@ -227,8 +227,8 @@ def theirs(name, rows, answers, directory, monkeypatch):
         if hasattr(module, "mp"):
             patch.setattr(module, "mp", SerialPool())
         without_excel(patch)
-        if entry.rule and entry.rule.plain:  # as its code means: what it reads back is never right
-            objects, load = dict.fromkeys(entry.rule.plain.split(), object), module.load
+        if entry.rule and entry.rule.call.plain:  # as its code means: what it reads back is never right
+            objects, load = dict.fromkeys(entry.rule.call.plain.split(), object), module.load
             patch.setattr(module, "load", lambda file: load(file).astype(objects))
         # A method of pandas 2, by which WeMath's metric adds the one row to a table.
         patch.setattr(
