@@ -78,7 +78,7 @@ def test_an_average_killed_at_any_effect_leaves_nothing_or_all_and_runs_again_to
 
 def test_a_greedy_search_killed_anywhere_evaluates_nothing_twice_and_ends_in_the_same_bytes(soup, here):
     done, whole = undisturbed(soup, here, GREEDY)
-    assert faults_of_kills(soup, here, GREEDY, moments(done.effects, 60), whole, NEEDED) == []
+    assert faults_of_kills(soup, here, GREEDY, moments(done.effects, 32), whole, NEEDED) == []
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_replaced_soup_is_the_old_one_or_the_new_one_or_gone_but_never_a_mix(s
 @pytest.mark.parametrize("argv", [AVERAGE, GREEDY], ids=["average", "greedy"])
 def test_an_interrupt_at_any_effect_leaves_no_debris(soup, here, number, code, argv):
     done, whole = undisturbed(soup, here, argv)
-    for at in moments(len(done.calls), 40):
+    for at in moments(len(done.calls), 24):
         stopped = soup(*argv, cwd=here, fault=Fault(CALLS, signals=(number,), at=at))
         assert stopped.code == code, (at, stopped)
         assert "Traceback" not in stopped.stderr, (at, stopped.stderr)

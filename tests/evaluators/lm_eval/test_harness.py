@@ -307,7 +307,14 @@ def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "kind", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "idefics3", "gemma3"]
+    "kind",
+    [
+        *("qwen3_vl", "internvl", "gemma3"),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("qwen2_vl", "qwen2_5_vl", "llava_onevision", "idefics3")
+        ),
+    ],
 )
 def test_the_language_model_of_every_family_is_judged_as_lm_eval_alone_would(kind, tasks, tmp_path):
     path = save_family(kind, tmp_path / kind, 0)

@@ -278,7 +278,7 @@ def theirs(name, rows, answers, directory, monkeypatch):
     return directory if result is None else result  # which stands in a file then
 
 
-@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("kind", [pytest.param("all right", marks=pytest.mark.slow), "half right"])
 @pytest.mark.parametrize("name", JUDGED)
 def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_path, monkeypatch):
     skip_without_packages(name)

@@ -250,7 +250,9 @@ def furthest(one, other):
     return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
 
 
-@pytest.mark.parametrize("kind", TRAINED)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("llava", "qwen3_vl") else pytest.param(kind, marks=pytest.mark.slow) for kind in TRAINED]
+)
 def test_a_step_in_parts_is_the_step_as_a_whole_in_any_family(checkpoint, data, tmp_path, kind):
     # Rows differ in how many of their tokens are learnt: a mean of the parts' means would be another loss.
     made, losses = [], []
