@@ -30,7 +30,7 @@ def scene(tmp_path, soup):
     return Scene(tmp_path, soup)
 
 
-@pytest.mark.parametrize("command", ["average", "merge", "greedy"])
+@pytest.mark.parametrize("command", ["average", pytest.param("merge", marks=pytest.mark.slow), "greedy"])
 def test_of_two_runs_that_start_at_the_same_time_one_completes_and_the_other_does_or_is_told(scene, soup, command):
     """Which is first is left to chance: the second starts a little later each time."""
     whole, losers = scene.undisturbed(command)[1], 0

@@ -47,8 +47,13 @@ WATCHED = {"evaluate": ["MTVQA_TEST"], "evaluate_every": 2}
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"dtype": "bfloat16"}, {"lora": {"rank": 2}}, {"precision": "bfloat16"}],
-    ids=["full", "rounded", "adapters", "autocast"],
+    [
+        {},
+        {"lora": {"rank": 2}},
+        pytest.param({"dtype": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param({"precision": "bfloat16"}, marks=pytest.mark.slow),
+    ],
+    ids=["full", "adapters", "rounded", "autocast"],
 )
 def test_the_score_on_the_way_is_that_of_the_snapshot_of_that_step(settings, data, questions, tmp_path):
     job = make_job(tmp_path, data, keep_every=2, steps=4, **WATCHED, **settings)
