@@ -34,6 +34,7 @@ class HubServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, folders=(), *, part_bytes=None, xet=False):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -150,6 +150,13 @@ def grade(prompt, temperature=0):
     return letter[1] if letter else "Z"
 
 
+class PatientServer(ThreadingHTTPServer):
+    """Takes as many calls at once as come: one that finds no room in the queue comes again after a second."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class JudgeServer:
     """An endpoint on loopback that speaks OpenAI's chat completions. `plays` makes a reply, or an HTTP answer.
 
@@ -159,8 +166,7 @@ class JudgeServer:
     def __init__(self, plays=grade, models=("a-model",)):
         self.plays, self.models = plays, models
         self.prompts, self.headers, self.bodies = [], [], []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = PatientServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
