@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from soup.evaluation.api import Score
-from soup.evaluation.objective import Objective
+from soup.evaluation.objective import DECIMALS, Objective
 from soup.evaluation.samples import Sample, question_changes, samples_of_changes
 
 if TYPE_CHECKING:
@@ -124,6 +124,6 @@ def _bootstrap(pairs: tuple[Sample, ...]) -> Difference:
         vectorized=True,
         rng=np.random.default_rng(0),
     )
-    draws = result.bootstrap_distribution
+    draws = result.bootstrap_distribution.round(DECIMALS)  # of a tie the sum may be off by a little
     interval = result.confidence_interval
     return Difference(float(overall(*samples)), float(interval.low), float(interval.high), float((draws > 0).mean()))

@@ -13,7 +13,10 @@ from soup.evaluation.api import Score
 from soup.support.options import option, option_name
 from soup.support.text import did_you_mean
 
-__all__ = ["PLAIN", "Guard", "Objective", "ObjectiveJson"]
+__all__ = ["DECIMALS", "PLAIN", "Guard", "Objective", "ObjectiveJson"]
+
+DECIMALS = 9
+"""Scores are compared to so many decimals: the same points in another order come to a sum that is off by less."""
 
 _GUARD = re.compile(r"(.+?)\s*>=\s*([+-]?\d+(?:\.\d+)?)")
 
@@ -97,9 +100,13 @@ class Objective:
         return {name: self.weights.get(name, 1.0) for name in names}
 
     def overall(self, scores: Mapping[str, Score]) -> float:
-        """Compute the weighted mean of scores by benchmark, 0 to 100; the plain mean where no weights are given."""
+        """Compute the weighted mean of scores by benchmark, 0 to 100; the plain mean where no weights are given.
+
+        It is rounded to nine decimals, so that what is as good is equal.
+        """
         shares = self.shares(scores)
-        return math.fsum(shares[name] * score.value for name, score in scores.items()) / math.fsum(shares.values())
+        total = math.fsum(shares[name] * score.value for name, score in scores.items())
+        return round(total / math.fsum(shares.values()), DECIMALS)
 
     def broken(self, scores: Mapping[str, Score], singles: Iterable[Mapping[str, Score]]) -> tuple[str, ...]:
         """List the guards that a soup breaks, each with both scores.
@@ -113,7 +120,7 @@ class Objective:
         for guard in self.guards:
             best = max(row[guard.benchmark].value for row in rows)
             value = scores[guard.benchmark].value
-            if value < best + guard.margin:
+            if round(value - best - guard.margin, DECIMALS) < 0:
                 mark = "~" if scores[guard.benchmark].estimate else ""
                 messages.append(f"{guard}: {mark}{value:.2f}, and the best single model has {best:.2f}")
         return tuple(messages)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soup.evaluation.objective import DECIMALS
 from soup.evaluation.trial import Trial
 from soup.search.result import trial_as_json
 from soup.support.pictures import Picture, draw
@@ -140,7 +141,10 @@ class Sweep:
 
 def _barrier(ts: Sequence[float], values: Sequence[float]) -> Barrier:
     first, last = values[ts.index(0)], values[ts.index(1)]
-    # What rounding leaves of a straight line is no dip.
-    dips = {t: round((1 - t) * first + t * last - value, 9) for t, value in zip(ts, values, strict=True) if 0 <= t <= 1}
+    # What rounding leaves of a straight line is no dip: overalls have nine decimals.
+    digits = DECIMALS - 1
+    dips = {
+        t: round((1 - t) * first + t * last - value, digits) for t, value in zip(ts, values, strict=True) if 0 <= t <= 1
+    }
     worst = max(dips, key=lambda t: dips[t])
     return Barrier(dips[worst], worst) if dips[worst] > 0 else Barrier(0.0, 0.0)

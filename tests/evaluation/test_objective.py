@@ -81,6 +81,24 @@ def test_a_guard_holds_a_soup_against_the_best_single_model_on_that_benchmark():
     assert said == "b>=-1: 68.90, and the best single model has 70.00"
 
 
+SHARES = st.integers(250, 750)  # of a thousand
+
+
+@given(st.sampled_from([3000, 1500, 9510, 11640, 3088]), SHARES, SHARES, st.integers(0, 250), st.integers(1, 3))
+def test_soups_with_as_many_right_answers_in_all_have_the_same_overall(size, first, second, moved, weight):
+    objective = Objective({"a": weight, "b": weight})
+    rights = [(first + shift, second - shift) for shift in (0, moved, -moved)]
+    rows = [{name: 100 * right / size for name, right in zip("ab", pair, strict=True)} for pair in rights]
+    assert len({objective.overall(scores(**row)) for row in rows}) == 1
+
+
+@given(st.integers(31, 1000), st.integers(0, 30))
+def test_a_soup_that_is_just_as_far_below_as_a_guard_lets_it_keeps_the_guard(tenths, margin):
+    objective = Objective.parse([], [f"b>=-{margin / 10}"])
+    assert not objective.broken(scores(b=(tenths - margin) / 10), [scores(b=tenths / 10)])
+    assert objective.broken(scores(b=(tenths - margin) / 10 - 1e-6), [scores(b=tenths / 10)])
+
+
 class Trial:
     def __init__(self, overall, allowed=True, better=0.0):
         self.overall, self.allowed, self._better = overall, allowed, better
@@ -91,6 +109,16 @@ class Trial:
 
 def by_table(table):
     return lambda chosen: table["".join(sorted(chosen))]
+
+
+def test_greedy_admits_a_soup_with_as_many_right_answers_though_the_sum_of_its_scores_is_rounded_down():
+    rights = {"x": (71, 60), "y": (70, 60), "xy": (70, 61)}  # of 150 on each of two benchmarks
+    rows = {name: {"a": 100 * a / 150, "b": 100 * b / 150} for name, (a, b) in rights.items()}
+    assert math.fsum(rows["xy"].values()) < math.fsum(rows["x"].values())
+    assert greedy("xy", by_table({name: Trial(PLAIN.overall(scores(**row))) for name, row in rows.items()})) == [
+        "x",
+        "y",
+    ]
 
 
 def test_greedy_admits_no_soup_that_breaks_a_guard():
