@@ -16,13 +16,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from email.message import Message
 from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from soup.errors import EvaluatorError
 from soup.support.json_text import parse_json
+from soup.support.retry_after import retry_after_seconds
 from soup.support.text import pluralize, whole_characters
 
 __all__ = ["ChatEndpoint", "map_at_once"]
@@ -196,7 +196,7 @@ class ChatEndpoint:
             f"HTTP status {error.code}: {text}{self._hint(error)}",
             may_retry=error.code == 429 or error.code >= 500,
             is_load=error.code in LOAD,
-            pause_seconds=_retry_after(error.headers),
+            pause_seconds=retry_after_seconds(error.headers.get("Retry-After")),
         )
 
     def _hint(self, error: urllib.error.HTTPError) -> str:
@@ -294,13 +294,6 @@ def _text(content: Any) -> str:
     if not isinstance(content, str):
         raise TypeError
     return content
-
-
-def _retry_after(headers: Message) -> float | None:
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None  # absent, or a date
 
 
 Item = TypeVar("Item")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from soup.errors import SoupError
+from soup.support.retry_after import retry_after_seconds
 
 __all__ = ["explain_hub_error", "hub_errors", "retried"]
 
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 _WAITS_SECONDS = (1.0, 4.0)
 """The client itself is more patient in most of its calls."""
+
+_LONGEST_WAIT_SECONDS = 300.0
+"""Who is asked to wait longer is told, and not kept waiting."""
 
 _PASSING = {409, 429, 500, 502, 503, 504}
 """Statuses that may be another one in a moment."""
@@ -74,16 +78,18 @@ def retried(call: Callable[[], T], *, if_cut: bool = False) -> T:
         except Exception as error:  # the client raises many kinds
             causes = list(_chain(error))
             was_cut = if_cut and any(map(_is_of_network, causes)) and not any(map(_status_of, causes))
-            if not was_cut and not {*map(_status_of, causes)} & _PASSING:
+            asked_seconds = _asked_wait_seconds(causes, wait_seconds)
+            passes = was_cut or {*map(_status_of, causes)} & _PASSING
+            if not passes or asked_seconds > _LONGEST_WAIT_SECONDS:
                 raise
-            time.sleep(_asked_wait_seconds(causes, wait_seconds))
+            time.sleep(asked_seconds)
     return call()
 
 
 def _asked_wait_seconds(causes: list[BaseException], default: float) -> float:
     headers = [cause.response.headers for cause in causes if hasattr(cause, "response")]
-    seconds = str(headers[0].get("Retry-After", "")) if headers else ""
-    return float(seconds) if seconds.isdecimal() else default
+    seconds = retry_after_seconds(headers[0].get("Retry-After")) if headers else None
+    return default if seconds is None else seconds
 
 
 def explain_hub_error(error: BaseException) -> str:

@@ -105,8 +105,7 @@ def _folder(locations: Sequence[str | Path]) -> Path | None:
     folder = Path(locations[0])
     if not folder.is_dir():
         raise PoolError(
-            f"{folder}: {no_directory(folder)}. {option_name('pool')} takes a directory of checkpoints, or "
-            "checkpoints one by one."
+            f"{folder}: {no_directory(folder)}. Expected a directory of checkpoints, or checkpoints one by one."
         )
     why = _why_skipped(folder)
     if why is not None and "can't be read" in why:

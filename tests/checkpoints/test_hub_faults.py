@@ -74,6 +74,13 @@ def test_a_hub_that_stays_busy_is_told_with_what_to_do(soup, hub):
     assert "error: team/a: the Hub has had too many requests (429): wait some minutes" in done.stderr
 
 
+def test_a_hub_that_wants_to_be_left_alone_for_an_hour_is_told_at_once(soup, hub):
+    fault = Fault("GET .*/revision/", 429, times=100, headers={"Retry-After": "3600"})
+    hub.faults += [fault]
+    done = soup("inspect", "team/a", code=1)
+    assert "too many requests (429): wait some minutes" in done.stderr
+
+
 def test_a_download_that_was_cut_goes_on_where_it_ended(soup, hub, tmp_path):
     hub.add("team/large", make_checkpoint(tmp_path / "large", tensors={"a": np.zeros(6_000_000, np.float32)}))
     hub.faults += [Fault("GET /cdn/", after_bytes=15_000_000)]

@@ -575,6 +575,19 @@ def test_a_budget_is_the_number_of_single_models_and_soups(name, count, options,
     assert (told.singles, told.soups) == most
 
 
+OF_ONE = ["average", "greedy", "maximum", *sorted({*NEWER} - {"scale", "soce"})]  # which have more to ask, or less
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_of_a_pool_of_one_a_strategy_tells_one_evaluation_and_asks_for_that(name):
+    score = TableScorer(["step-1"], lambda recipe: 50.0)
+    chosen = STRATEGIES.get(name)(score.pool, score)
+    assert list(getattr(chosen, "chosen", chosen)) == ["step-1"]
+    told = STRATEGIES.get(name).budget(1)
+    assert told.singles + told.soups == 1
+    assert len(score.trials) <= 1
+
+
 @pytest.mark.parametrize("name", ["greedy", "maximum", *NEWER])
 def test_a_budget_has_the_defaults_of_its_strategy(name):
     function = STRATEGIES.get(name)

@@ -61,7 +61,7 @@ def _budget(
         raise RecipeError(f"scale must be true or false; found {scale!r}.")
     refuse_components(components)
     _library()
-    return Budget(singles=count, soups=count + evaluations)
+    return Budget(singles=count, soups=count + evaluations if count > 1 else 0)
 
 
 @budget(_budget)

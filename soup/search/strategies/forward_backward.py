@@ -39,6 +39,8 @@ def _budget(count: int, *, accept: str | None = None, steps: int = 10, start: st
         raise RecipeError(f"steps must be a whole number of at least 1; found {steps!r}.")
     if start not in ("greedy", "best"):
         raise RecipeError(f"start must be greedy or best (the best single model); found {start!r}.")
+    if count == 1:
+        return Budget(singles=1, soups=0)
     return Budget(singles=count, soups=(count - 1 if start == "greedy" else 0) + 2 * count * steps)
 
 

@@ -37,7 +37,7 @@ def _budget(count: int, *, samples: int = 30, seed: int = 0) -> Budget:
         raise RecipeError(f"samples must be a whole number from {LEAST} to {MOST}; found {samples!r}.")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise RecipeError(f"seed must be a whole number of at least 0; found {seed!r}.")
-    return Budget(singles=0, soups=samples + 1)
+    return Budget(singles=0, soups=samples + 1) if count > 1 else Budget(singles=1, soups=0)
 
 
 @budget(_budget)
