@@ -56,7 +56,7 @@ class Board:
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, stays: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._console = Console(stderr=True, highlight=False, soft_wrap=not (sys.stderr and sys.stderr.isatty()))
         self._quiet, self._verbose = quiet, verbose
         self._has_lines = verbose or not (self._console.is_jupyter or is_terminal(self._console))
         self._lock = threading.RLock()  # never held where something is printed, which has a lock of its own

@@ -55,7 +55,7 @@ class TerminalDisplay:
             return Group(*lines(console.width, console.height - 1))  # the cursor has a line of its own
 
         # What is printed on stdout is stderr's only where both are the terminal.
-        to_terminal = sys.stdout.isatty()
+        to_terminal = sys.stdout is not None and sys.stdout.isatty()
         self._live = Live(console=console, transient=not stays, get_renderable=drawn, redirect_stdout=to_terminal)
 
     def start(self) -> None:

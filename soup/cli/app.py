@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -108,11 +109,20 @@ def main() -> None:
         click.echo(f"error: {reason}", err=True)
         sys.exit(1)
     except OSError as error:  # a disk, a permission: what no package above could explain better
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{error.filename}: " if error.filename else _lost_directory()
         click.echo(
             printable(f"error: {where}{error.strerror or error}. Mend it and type the same command again."), err=True
         )
         sys.exit(1)
+
+
+def _lost_directory() -> str:
+    """Say that the current directory was removed, if it was."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the current directory was removed: "
+    return ""
 
 
 class _StopError(KeyboardInterrupt):
