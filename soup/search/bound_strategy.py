@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +75,20 @@ class BoundStrategy:
             if not isinstance(budget, Budget):
                 raise RecipeError(f"expected its budget to be a Budget, found {budget!r:.80}.")
         return budget
+
+    def check(self, pool: Pool, benchmarks: Sequence[str] | None) -> None:
+        """Have the strategy refuse what it would refuse later.
+
+        Args:
+            pool: The ingredients.
+            benchmarks: Their names; None where only scores tell them.
+
+        Raises:
+            RecipeError: it does, or its check failed.
+        """
+        if check := getattr(self.function, "check", None):
+            with _failures_told(self.name):
+                check(pool, benchmarks, **self.arguments)
 
     def choose(self, pool: Pool, score: ScoreFunction | None) -> Choice:
         """Call the strategy, and return its choice.

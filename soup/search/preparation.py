@@ -14,7 +14,7 @@ from soup.errors import RecipeError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
-from soup.evaluation.harnesses import asks_some
+from soup.evaluation.harnesses import asks_some, may_have_parts
 from soup.evaluation.pace import Evaluations
 from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.run_directory import RunDirectory
@@ -174,6 +174,8 @@ def prepare(arguments: CookArguments) -> Iterator[PreparedRun]:
         pool.take_tokenizer(options.tokenizer)
         pool.check(options.dtype, options.drop)
         bound.budget(len(pool))  # which refuses wrong options
+        has_parts = any(may_have_parts(benchmark.harness) for benchmark in benchmarks)
+        bound.check(pool, None if has_parts or not benchmarks else [benchmark.name for benchmark in benchmarks])
         if benchmarks:
             directory.refuse_as_output(out)
         is_earlier = _refuse_out(out, write, bound, pool, arguments.pool)

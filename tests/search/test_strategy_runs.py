@@ -154,10 +154,24 @@ def test_a_scaled_single_model_is_no_single_model_in_tables(pool):
 )
 def test_scale_says_before_the_first_score_what_its_method_does_not_take(pool, args, base, said):
     judge = Judge()
-    with pytest.raises(RecipeError) as caught:
-        flat.cook("scale", "ckpts", base=base, eval=lambda path: judge(path), out="out", strategy_args=args)
-    assert said in str(caught.value)
+    arguments = {"base": base, "eval": lambda path: judge(path), "out": "out", "strategy_args": args}
+    for run in (flat.plan_cook, flat.cook):
+        with pytest.raises(RecipeError) as caught:
+            run("scale", "ckpts", **arguments)
+        assert said in str(caught.value)
     assert judge.asked == []
+
+
+def test_soce_says_that_benchmarks_are_too_few_where_their_names_are_known_before_the_first_score(pool):
+    with pytest.raises(RecipeError, match="Strategy soce: soce needs at least 3 benchmarks .* found 2"):
+        flat.plan_cook("soce", "ckpts", eval="mmbench,ocrbench", out="out")
+
+
+def test_soce_says_that_benchmarks_are_too_few_after_the_first_score_where_that_alone_tells_them(pool):
+    judge = Judge()
+    with pytest.raises(RecipeError, match="at least 3 benchmarks .* found 2"):
+        flat.cook("soce", "ckpts", eval=lambda path: dict([*judge(path).items()][:2]), out="out")
+    assert len(judge.asked) == 1
 
 
 def test_a_varied_method_reads_the_base_into_its_digest_and_others_keep_theirs(pool):

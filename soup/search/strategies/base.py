@@ -107,12 +107,14 @@ class Budget:
     soups: int
 
 
-def budget(most: Callable[..., Budget]) -> Callable[[F], F]:
+def budget(most: Callable[..., Budget], check: Callable[..., None] | None = None) -> Callable[[F], F]:
     """Make a decorator that lets a strategy say its budget: `most(count, **options)` for a pool of `count`.
 
     Args:
         most: It is called with the strategy's own options before anything is read, and before the strategy itself, so
             that it may refuse wrong ones.
+        check: Called as `check(pool, benchmarks, **options)` before anything is evaluated, in a dry run, too, so that
+            it may refuse a pool, or benchmarks: their names, None where only scores tell them.
     """
 
     def decorate(function: F) -> F:
@@ -121,7 +123,7 @@ def budget(most: Callable[..., Budget]) -> Callable[[F], F]:
             most(len(pool), **options)
             return function(pool, score, **options)
 
-        checked.budget = most  # type: ignore[attr-defined]  # functions take any attribute
+        checked.budget, checked.check = most, check  # type: ignore[attr-defined]  # functions take any attribute
         return cast("F", checked)
 
     return decorate

@@ -62,7 +62,22 @@ def _budget(
     return Budget(first.singles, first.soups + count)
 
 
-@budget(_budget)
+def _check(
+    pool: object,
+    benchmarks: Sequence[str] | None,
+    *,
+    method: str = "task-arithmetic",
+    grid: Grid = SCALES,
+    components: Sequence[str] = (),
+    **_: object,
+) -> None:
+    """Refuse a pool without the base that the method needs; a table of scores has none."""
+    needs_base = any(varied_method.needs_base for varied_method in _methods(method, grid, components))
+    if isinstance(pool, Pool) and needs_base and pool.base is None:
+        raise RecipeError(f"{method} needs the base that the ingredients were tuned from: pass {option_name('base')}.")
+
+
+@budget(_budget, _check)
 def scale(
     pool: Sequence[T],
     score: ScoreFunction,
@@ -92,7 +107,7 @@ def scale(
     Raises:
         RecipeError: A wrong option, a method that does not take such a value, or a missing base.
     """
-    _refuse_missing_base(pool, method, grid, components)
+    _check(pool, None, method=method, grid=grid, components=components)
     rule, watched = Rule.parse(accept), Watched(score)
     chosen = _chosen(STRATEGIES.get(start)(pool, watched))
     reference = best = score(chosen)
@@ -160,10 +175,3 @@ def _methods(method: str, grid: Grid, components: Sequence[str]) -> list[Method]
         RecipeError: An unknown method, or a value that it does not take.
     """
     return [make_method(method, vary({})) for _, ways in _coordinates(grid, components) for _, vary in ways]
-
-
-def _refuse_missing_base(pool: object, method: str, grid: Grid, components: Sequence[str]) -> None:
-    """Refuse a pool without the base that the method needs, before anything is scored; a table of scores has none."""
-    needs_base = any(varied_method.needs_base for varied_method in _methods(method, grid, components))
-    if isinstance(pool, Pool) and needs_base and pool.base is None:
-        raise RecipeError(f"{method} needs the base that the ingredients were tuned from: pass {option_name('base')}.")

@@ -39,7 +39,15 @@ def _budget(count: int, *, tau: float = 0.5, full: bool = False, accept: str = "
     return Budget(singles=count, soups=max(_most_soups(parts, full=full) for parts in range(2, MOST_EXPERTS + 1)))
 
 
-@budget(_budget)
+def _check(pool: object, benchmarks: Sequence[str] | None, **_: object) -> None:
+    if benchmarks is not None and len(benchmarks) < LEAST_BENCHMARKS:
+        raise RecipeError(
+            f"soce needs at least {LEAST_BENCHMARKS} benchmarks to find experts for; found {len(benchmarks)}. Take "
+            "greedy."
+        )
+
+
+@budget(_budget, _check)
 def soce(
     pool: Sequence[T], score: ScoreFunction, *, tau: float = 0.5, full: bool = False, accept: str = "gt"
 ) -> Choice:
@@ -59,7 +67,9 @@ def soce(
         RecipeError: A wrong option, too few models or benchmarks.
     """
     rule = Rule.parse(accept)
-    rule.check(score([pool[0]]))
+    first = score([pool[0]])
+    rule.check(first)
+    _check(pool, None if unknown([first]) else _benchmarks(first))
     singles = [score([part]) for part in pool]
     chosen, best = best_of([([part], trial) for part, trial in zip(pool, singles, strict=True)])
     if unknown(singles):
@@ -89,15 +99,14 @@ def _most_soups(parts: int, *, full: bool) -> int:
     return len(compositions(UNITS // COARSE, parts)) + len(steps)
 
 
+def _benchmarks(trial: Scored) -> list[str]:
+    return list(getattr(trial, "scores", {}))
+
+
 def _by_benchmark(singles: Sequence[Scored]) -> dict[str, list[float]]:
     """Return the singles' scores by benchmark."""
     scores: list[Mapping[str, Any]] = [getattr(trial, "scores", {}) for trial in singles]
-    names = list(scores[0])
-    if len(names) < LEAST_BENCHMARKS:
-        raise RecipeError(
-            f"soce needs at least {LEAST_BENCHMARKS} benchmarks to find experts for; found {len(names)}. Take greedy."
-        )
-    return {name: [row[name].value for row in scores] for name in names}
+    return {name: [row[name].value for row in scores] for name in _benchmarks(singles[0])}
 
 
 def _weakly_correlated(rows: Mapping[str, Sequence[float]], tau: float) -> list[str]:
