@@ -163,13 +163,13 @@ def test_scale_says_before_the_first_score_what_its_method_does_not_take(pool, a
 
 
 def test_soce_says_that_benchmarks_are_too_few_where_their_names_are_known_before_the_first_score(pool):
-    with pytest.raises(RecipeError, match="Strategy soce: soce needs at least 3 benchmarks .* found 2"):
+    with pytest.raises(RecipeError, match=r"Strategy soce: soce needs at least 3 benchmarks .* found 2"):
         flat.plan_cook("soce", "ckpts", eval="mmbench,ocrbench", out="out")
 
 
 def test_soce_says_that_benchmarks_are_too_few_after_the_first_score_where_that_alone_tells_them(pool):
     judge = Judge()
-    with pytest.raises(RecipeError, match="at least 3 benchmarks .* found 2"):
+    with pytest.raises(RecipeError, match=r"at least 3 benchmarks .* found 2"):
         flat.cook("soce", "ckpts", eval=lambda path: dict([*judge(path).items()][:2]), out="out")
     assert len(judge.asked) == 1
 
