@@ -96,7 +96,7 @@ def benchmark_difference(score: Score, other: Score) -> Difference | None:
 
 @lru_cache(maxsize=1024)
 def _bootstrap(pairs: tuple[Sample, ...]) -> Difference:
-    """Draw from the differences by question of each benchmark."""
+    """Draw from the differences by question of each benchmark; one of a single question is always drawn whole."""
     import numpy as np
 
     # Imported here: it takes a second, and most commands need none of it.
@@ -110,7 +110,8 @@ def _bootstrap(pairs: tuple[Sample, ...]) -> Difference:
         ]
         return sum(parts[1:], start=parts[0])
 
-    samples = [np.asarray(differences) for _, differences in pairs]
+    # Twice a single question, for scipy takes no fewer than two numbers.
+    samples = [np.asarray(differences * (2 if len(differences) == 1 else 1)) for _, differences in pairs]
     if all(len(set(differences)) == 1 for _, differences in pairs):  # then every draw is the same
         mean = float(overall(*samples))
         return Difference(mean, mean, mean, float(mean > 0))

@@ -152,6 +152,23 @@ def answered(right, count):
     return {"bench": Score(100 * sum(points.values()) / count, count, points)}
 
 
+def test_a_benchmark_of_one_question_adds_what_it_is_to_every_draw():
+    dice = random.Random(4)
+    varied, other = ([float(dice.random() < 0.5) for _ in range(400)] for _ in range(2))
+
+    def scored(*rows):
+        return {
+            name: Score(100 * statistics.fmean(row), len(row), {str(index): value for index, value in enumerate(row)})
+            for name, row in zip("ab", rows, strict=False)
+        }
+
+    alone = paired_difference(scored(varied), scored(other), PLAIN)
+    beside = paired_difference(scored(varied, [1.0]), scored(other, [0.0]), PLAIN)
+    assert beside.mean == pytest.approx((alone.mean + 100) / 2)
+    assert (beside.low, beside.high) == pytest.approx(((alone.low + 100) / 2, (alone.high + 100) / 2), abs=0.3)
+    assert paired_difference(scored([1.0]), scored([0.0]), PLAIN).p_better == 1.0
+
+
 def test_the_interval_of_a_paired_difference_is_that_of_its_normal_approximation():
     draw = random.Random(0)
     right = {i for i in range(2000) if draw.random() < 0.60}
