@@ -18,6 +18,8 @@ from soup.board.evaluations import name_evaluation
 from soup.board.search import SearchSection, describe_trial
 from soup.board.transfers import TransferSection
 from soup.checkpoints.hub_downloads import listening_to_downloads
+from soup.errors import RecipeError
+from soup.support.options import refuse_wrong_type
 from soup.support.text import pluralize, printable
 
 # Commands that only print, such as a launcher that waits for days, need nothing of evaluations.
@@ -215,8 +217,15 @@ class Board:
 
 @contextmanager
 def shown(progress: Progress | None) -> Iterator[Progress]:
-    """Return who hears how far a run is; a board that stays, for the time of a `with`, where nobody was named."""
+    """Return who hears how far a run is; a board that stays, for the time of a `with`, where nobody was named.
+
+    Raises:
+        RecipeError: it is no `Progress`.
+    """
     if progress is not None:
+        from soup.evaluation.progress import Progress
+
+        refuse_wrong_type({"progress": progress}, {"progress": (Progress, type(None))}, RecipeError)
         yield progress
         return
     with Board(stays=True) as board:

@@ -20,7 +20,7 @@ from soup.evaluation.journal_entry import SCHEMA, Entry, make_line, read_entries
 from soup.evaluation.score_picture import ScoredModel, draw_scores
 from soup.merging.recipe import Recipe
 from soup.support.line_log import LineLog, whole_lines
-from soup.support.options import option_name
+from soup.support.options import option_name, refuse_wrong_type
 from soup.support.pictures import Picture, draw
 from soup.support.text import pluralize
 
@@ -64,6 +64,7 @@ class Journal:
     """
 
     def __init__(self, path: str | Path, *, write: bool | None = None) -> None:
+        refuse_wrong_type({"path": path}, {"path": (str, Path)}, JournalError)
         is_run = ((path := Path(path)) / FILE_NAME).is_file()
         path, write = (path / FILE_NAME if is_run else path), (not is_run if write is None else write)
         self.path = path

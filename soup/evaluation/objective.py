@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypedDict
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
-from soup.support.options import option, option_name
+from soup.support.options import option, option_name, refuse_wrong_type
 from soup.support.text import did_you_mean
 
 __all__ = ["DECIMALS", "PLAIN", "Guard", "Objective", "ObjectiveJson"]
@@ -59,6 +60,15 @@ class Objective:
         flag="guard",
         metavar="NAME>=M",
     )
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, type | tuple[type, ...]] = {"weights": Mapping, "guards": (tuple, list)}
+        refuse_wrong_type({name: getattr(self, name) for name in kinds}, kinds, EvaluatorError)
+        if wrong := [guard for guard in self.guards if not isinstance(guard, Guard)]:
+            raise EvaluatorError(f"guards: expected Guard(benchmark, margin), found {wrong[0]!r:.80}.")
+        for name, weight in self.weights.items():
+            if not isinstance(weight, Real) or not 0 < weight < math.inf:
+                raise EvaluatorError(f"weights: expected a number above 0 for {name}, found {weight!r:.80}.")
 
     @classmethod
     def parse(cls, weights: Iterable[str], guards: Iterable[str]) -> Objective:

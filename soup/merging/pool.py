@@ -106,6 +106,8 @@ class Pool(Sequence[Ingredient]):
             {"base": (str, Path, type(None)), "exclude": (list, tuple)},
             PoolError,
         )
+        if wrong := [name for name in exclude if not isinstance(name, str)]:
+            raise PoolError(f"exclude: expected names of ingredients, found {wrong[0]!r:.80}.")
         paths = list_locations(locations)
         listing = list_pool(paths, base)
         if base is None and (base := base_of_adapters(listing.locations)) is not None:

@@ -23,6 +23,7 @@ from soup.merging.pool_folders import list_locations
 from soup.merging.template import RecipeTemplate
 from soup.search.forecast import forecast
 from soup.search.session import Session, answering_settings, started_workers
+from soup.support.options import refuse_wrong_type
 
 __all__ = ["evaluate", "plan_evaluate"]
 
@@ -71,6 +72,11 @@ def evaluate(
     Raises:
         SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
     """
+    refuse_wrong_type(
+        {"run_dir": run_dir, "merge": merge},
+        {"run_dir": (str, Path, type(None)), "merge": (MergeOptions, type(None))},
+        EvaluatorError,
+    )
     with shown(progress) as progress:
         if model is None:
             return _evaluate_checkpoints(checkpoints, EvalConfig.of(eval), run_dir, merge or MergeOptions(), progress)
