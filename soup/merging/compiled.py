@@ -55,8 +55,8 @@ class Arithmetic:
     Args:
         form: `mean`: sum x_i / k. `sum`: sum w_i x_i / divisor. All others give b + scale * total; `deltas`: total is
             sum w_i d_i / divisor; `consensus`: the same where at least `agree` of |d_i| > threshold |sum d_j - d_i|,
-            else 0; `elect`: the d_i of the sign that their weighted sum has, times w_i, summed up, or averaged with
-            `mean`.
+            else 0; `elect`: the d_i of the sign that their weighted sum has, times w_i, summed up over the divisor, or
+            averaged with `mean`.
         weights: One for each input.
         scale: See above.
         divisor: See above.

@@ -139,6 +139,8 @@ INLINE void NAME(elect)(A *total, const A *deltas, const struct job *job, int64_
     }
     if (job->mean)
         for (int i = 0; i < n; i++) total[i] /= shares[i] == 0 ? (A)1 : shares[i];
+    else
+        NAME(divide)(total, (A)job->divisor, n);
 }
 
 /* Round and store total, or middle + total * scale. What is not finite in an input is not in any sum with it, nor in its

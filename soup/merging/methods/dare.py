@@ -17,7 +17,7 @@ from soup.merging.methods.components import refuse_negative_weights
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 from soup.merging.methods.normalised import normalise
 from soup.merging.methods.task_arithmetic import refuse_no_sum
-from soup.merging.methods.ties import elect_and_merge
+from soup.merging.methods.ties import elect_and_merge, exact_weights
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,9 @@ class Dare(DeltaMethod):
         """Say the same for a compiled pass; see `Method.arithmetic`."""
         weights = self.effective_weights(tensor)
         keys = [hash_of(self._key(tensor, index)) for index in range(len(weights))] if self.p else []
-        parts, divisor = normalise(weights, tensor.weights) if self.normalize and not self.elect else (weights, 1.0)
+        parts, divisor = normalise(weights, tensor.weights) if self.normalize else (weights, 1.0)
+        if self.elect:
+            parts, divisor = exact_weights(weights)
         return Arithmetic(
             "elect" if self.elect else "deltas",
             parts,

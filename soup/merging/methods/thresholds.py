@@ -64,7 +64,12 @@ class _Counted(NamedTuple):
 
 
 def find_thresholds(
-    first_pass: FirstPass, key_of: Callable[[str], str], density: float, *, sampled: bool
+    first_pass: FirstPass,
+    key_of: Callable[[str], str],
+    density: float,
+    weights_of: Callable[[Block], Sequence[float]],
+    *,
+    sampled: bool,
 ) -> Thresholds:
     """Find the magnitudes that leave the largest share.
 
@@ -72,25 +77,30 @@ def find_thresholds(
         first_pass: Reads the inputs; once where a sample serves, and else twice more.
         key_of: Tensors in a row of the same key have one threshold.
         density: The share.
+        weights_of: The ingredients' weights in a block's tensor.
         sampled: Whether a sample is tried.
     """
     with single_threaded_torch() as prepare:
         prepare()  # counters are few: torch's own threads would take longer, and wait for more beside the next read
-        exact = _search(first_pass, key_of, density, SAMPLE) if sampled else None
-        exact = exact or _search(first_pass, key_of, density, None)
+        exact = _search(first_pass, key_of, density, weights_of, SAMPLE) if sampled else None
+        exact = exact or _search(first_pass, key_of, density, weights_of, None)
     assert exact is not None, "all magnitudes were counted"
     return exact
 
 
 def _search(
-    first_pass: FirstPass, key_of: Callable[[str], str], density: float, sample: int | None
+    first_pass: FirstPass,
+    key_of: Callable[[str], str],
+    density: float,
+    weights_of: Callable[[Block], Sequence[float]],
+    sample: int | None,
 ) -> Thresholds | None:
     """Search where the upper bits of a sample, or of all, say that the thresholds lie; None: they lie elsewhere."""
     around = 1 if sample is None else AROUND
-    uppers = _count(first_pass, key_of, density, None, LOWER, 1 << (31 - LOWER), sample)
+    uppers = _count(first_pass, key_of, density, weights_of, None, LOWER, 1 << (31 - LOWER), sample)
     intervals = {key: [_interval(each, around) for each in counted] for key, counted, _ in uppers}
     result = Thresholds({}, {})
-    for key, counted, signs in _count(first_pass, key_of, density, intervals, 0, around << LOWER, None):
+    for key, counted, signs in _count(first_pass, key_of, density, weights_of, intervals, 0, around << LOWER, None):
         thresholds = [_threshold(each, interval) for each, interval in zip(counted, intervals[key], strict=True)]
         result.thresholds[key] = [threshold for threshold in thresholds if threshold is not None]
         result.signs.update(signs)
@@ -103,6 +113,7 @@ def _count(
     first_pass: FirstPass,
     key_of: Callable[[str], str],
     density: float,
+    weights_of: Callable[[Block], Sequence[float]],
     intervals: Mapping[str, Sequence[_Interval]] | None,
     shift: int,
     size: int,
@@ -114,6 +125,7 @@ def _count(
         first_pass: Reads the inputs.
         key_of: See `find_thresholds`.
         density: See `find_thresholds`.
+        weights_of: See `find_thresholds`.
         intervals: The bits that are counted, for each key and ingredient; None: all.
         shift: By how many bits they are shifted.
         size: How many counters that makes, a power of two.
@@ -140,7 +152,7 @@ def _count(
                     row += torch.bincount(scattered(numbers >> shift), minlength=size)
         rows = [(each.moved, each.over, block.raw[0].numel()) for each in magnitudes]
         total = 0.0
-        for each, weight in zip(magnitudes, block.weights, strict=True):
+        for each, weight in zip(magnitudes, weights_of(block), strict=True):
             total += each.total * weight
         return torch.tensor([*(number for row in rows for number in row), total], dtype=torch.float64)
 

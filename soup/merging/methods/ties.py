@@ -13,12 +13,13 @@ from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, FirstPass, MergedTensor
 from soup.merging.methods.components import refuse_negative_weights
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
+from soup.merging.methods.normalised import Normalised, normalise
 from soup.merging.methods.thresholds import find_thresholds
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Ties", "elect_and_merge"]
+__all__ = ["Ties", "elect_and_merge", "exact_weights"]
 
 _MODEL = ""  # the key of thresholds that hold for the whole model
 
@@ -58,7 +59,13 @@ class Ties(DeltaMethod):
 
     def prepare(self, first_pass: FirstPass) -> _Constants:
         """Find the thresholds and the signs of whole tensors; see `Method.prepare`."""
-        exact = find_thresholds(first_pass, self._key, self.density, sampled=self.scope == "model")
+        exact = find_thresholds(
+            first_pass,
+            self._key,
+            self.density,
+            lambda block: exact_weights(self.effective_weights(block)).weights,
+            sampled=self.scope == "model",
+        )
         constants = _Constants(exact.thresholds, exact.signs, 1.0)
         if self.alpha != "auto":
             return constants
@@ -79,10 +86,12 @@ class Ties(DeltaMethod):
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
         """Say the same for a compiled pass; see `Method.arithmetic`."""
         constants: _Constants = tensor.constants
+        parts, divisor = exact_weights(self.effective_weights(tensor))
         return Arithmetic(
             "elect",
-            self.effective_weights(tensor),
+            parts,
             self.grown_scale(tensor),
+            divisor=divisor,
             thresholds=constants.thresholds[self._key(tensor.tensor_name)],
             majority=constants.majority.get(tensor.tensor_name, 0.0),
             mean=self.merge == "mean",
@@ -121,18 +130,27 @@ def elect_and_merge(
     """
     import torch
 
-    total, spare = changes(0, None).mul_(weights[0]), None
-    for index in range(1, len(weights)):
+    parts, divisor = exact_weights(weights)
+    total, spare = changes(0, None).mul_(parts[0]), None
+    for index in range(1, len(parts)):
         spare = changes(index, spare)
-        total += spare.mul_(weights[index])
+        total += spare.mul_(parts[index])
     sign = total.sign()
     if majority:
         sign[sign == 0] = majority
     total.zero_()
     shares = torch.zeros_like(total)
-    for index, weight in enumerate(weights):
+    for index, weight in enumerate(parts):
         spare = changes(index, spare)
         agrees = (spare.sign() == sign) & (spare != 0)
         total += spare.mul_(agrees).mul_(weight)
         shares += agrees.to(shares.dtype) * weight  # a bool times a number would be a float32
-    return total.div_(shares.masked_fill_(shares == 0, 1)) if mean else total
+    return total.div_(shares.masked_fill_(shares == 0, 1) if mean else divisor)
+
+
+def exact_weights(weights: Sequence[float]) -> Normalised:
+    """Return weights times a number, which is the divisor, so that products with simple ones are exact.
+
+    Changes that cancel then sum up to 0, and rounding elects no sign for them.
+    """
+    return normalise(weights, [1.0])

@@ -244,6 +244,42 @@ def test_an_element_on_which_both_signs_weigh_the_same_goes_as_its_tensor_goes(t
     assert {name: found[name].tolist() for name in pulls} == {"up": [1, 3, 3], "down": [-1, -3, -3], "even": [0, 2, -2]}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_rounding_elects_no_sign_for_changes_that_cancel(tmp_path, monkeypatch, compiled, dtype):
+    if not compiled:
+        monkeypatch.setattr(kernel_library, "load_library", lambda: None)
+    count = 9  # weights of 1/9 are no floats, nor are their products with most whole numbers
+    drawn = torch.randint(-40, 41, (count - 1, 300), generator=torch.Generator().manual_seed(3)).double()
+    cancelling = torch.cat([drawn, -drawn.sum(0, keepdim=True)])
+    cancelling = cancelling[:, cancelling[-1].abs() < 128]  # which bfloat16 holds
+    pulled = torch.cat([cancelling, torch.ones(count, 1)], 1)
+    tensors = {"even": cancelling, "up": pulled}
+    tiny_checkpoint(
+        tmp_path / "base", tensors={name: torch.zeros_like(rows[0]).to(dtype) for name, rows in tensors.items()}
+    )
+    for number in range(count):
+        tuned = {name: rows[number].to(dtype) for name, rows in tensors.items()}
+        tiny_checkpoint(tmp_path / f"ckpts/m{number}", tensors=tuned)
+    up = pulled.clamp_min(0)
+    means = merge(tmp_path, "ties", "mean", density=1.0)
+    sums = merge(tmp_path, "ties", "sum", density=1.0, merge="sum", weights=[2.0] * count)
+    for found, expected in ((means, up.sum(0) / (up > 0).sum(0).clamp_min(1)), (sums, 2 * up.sum(0))):
+        assert not found["even"].any()
+        torch.testing.assert_close(found["up"], expected.to(dtype), rtol=2**-23, atol=0)
+    dropped_none = merge(tmp_path, "dare", "dare", p=0.0, elect=True)
+    assert dropped_none["up"].tolist() == [0.0] * cancelling.shape[1] + [1.0]
+
+
+def test_the_sign_of_a_tensor_is_that_of_its_changes_times_their_component_s_factors(tmp_path):
+    tiny_checkpoint(tmp_path / "base", tensors={"one": torch.zeros(1), "three": torch.zeros(3)})
+    for number, changes in enumerate(([2.0, 2, 3], [-1.0, -1, -1])):
+        tensors = {"one": torch.tensor(changes[:1]), "three": torch.tensor(changes)}
+        tiny_checkpoint(tmp_path / f"ckpts/m{number}", tensors=tensors)
+    found = merge(tmp_path, "ties", density=1.0, components={"other": [1.0, 2.0]})
+    assert (found["one"].tolist(), found["three"].tolist()) == ([0.0], [2.0, 2.0, 3.0])
+
+
 # dare
 
 

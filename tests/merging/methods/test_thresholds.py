@@ -49,7 +49,8 @@ def exact(values, density):
 
 
 def found(first_pass, density, **options):
-    return find_thresholds(first_pass, lambda name: "", density, **{"sampled": True, **options}).thresholds[""]
+    arguments = {"weights_of": lambda block: block.weights, "sampled": True, **options}
+    return find_thresholds(first_pass, lambda name: "", density, **arguments).thresholds[""]
 
 
 @pytest.fixture(params=["compiled", "torch"])
