@@ -24,8 +24,9 @@ class Median(Method):
     def __call__(self, block: Block) -> torch.Tensor:
         """Merge the same slice of one tensor from every ingredient; soup does files, dtypes, threads and the cast."""
         ordered = torch.stack(list(block)).sort(dim=0).values
-        middle = len(block) // 2
-        return ordered[middle] if len(block) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        middle, last = len(block) // 2, ordered[-1]
+        median = ordered[middle] if len(block) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        return torch.where(last.isnan(), last, median)  # NaN, sorted last, must show: soup then names the ingredient
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse what the method can't do, before anything is read."""

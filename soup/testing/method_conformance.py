@@ -32,9 +32,10 @@ def check_method(method: Method, *, seed: int = 0) -> None:
     It is tried with 1 to 5 ingredients, all floating dtypes, several shapes, uniform and random weights. It must be a
     frozen dataclass. Its result must have the block's shape and `accumulate_in`, be finite where the inputs are, and be
     the same at every call; the inputs must stay as they were. Copies of one model must give that model. Where its
-    granularity is `element` it must give the same bits however the tensor is cut. What `arithmetic` says must give the
-    bytes of the call, rounded; that is tried where soup's compiled library is installed. What `prepare` asks of all
-    inputs it gets of the tensors that are tried.
+    granularity is `element` it must give the same bits however the tensor is cut. NaN in an ingredient must be NaN in
+    the result, which is how soup finds it and names the ingredient. What `arithmetic` says must give the bytes of the
+    call, rounded; that is tried where soup's compiled library is installed. What `prepare` asks of all inputs it gets
+    of the tensors that are tried.
 
     Args:
         method: An instance with its parameters set.
@@ -63,6 +64,7 @@ def check_method(method: Method, *, seed: int = 0) -> None:
             block = _random_block(method, dtype, shape, weights, rng.randrange(2**32))
             _check_call(method, block)
             _check_copies(method, block)
+            _check_nan(method, block)
             _check_arithmetic(method, block)
             if _granularity(method, shape) == "element":
                 uncut = method(block)
@@ -178,6 +180,22 @@ def _check_copies(method: Method, block: Block) -> None:
     if method.keeps_equal(block.weights) and copy.dtype != block.accumulate_in:
         same = _same_bits(values.to(copy.dtype), copy)
         assert same, f"{what}: other bits, and keeps_equal() says that there are none"
+
+
+def _check_nan(method: Method, block: Block) -> None:
+    """Check that NaN in the last element of any ingredient leaves its mark: a result without hides it from soup."""
+    import torch
+
+    what = f"{type(method).__name__}: {len(block)} ingredients of {block.raw[0].dtype}"
+    for index, values in enumerate(block.raw):
+        spoilt = values.clone()
+        spoilt.view(-1)[-1] = math.nan
+        raw = (*block.raw[:index], spoilt, *block.raw[index + 1 :])
+        try:
+            result = method(_prepared(method, dataclasses.replace(block, raw=raw)))
+        except Exception as error:
+            raise AssertionError(f"{what}: NaN in one raised {error!r:.200}; give NaN, which soup tells") from error
+        assert torch.isnan(result).any(), f"{what}: NaN in one is gone from the result, so that soup can't tell it"
 
 
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:

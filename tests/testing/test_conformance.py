@@ -130,6 +130,15 @@ def over_the_slice(self, block):
     return sum(block[1:], block[0]) / len(block) + block[0].mean() * 1e-12
 
 
+def without_nan(self, block):
+    return torch.nan_to_num(sum(block[1:], block[0]) / len(block))
+
+
+def stopped_by_nan(self, block):
+    mean = sum(block[1:], block[0]) / len(block)
+    return mean.mul_(mean.sum().item() * 0 == 0 or 1 / 0)
+
+
 def not_the_mean(self, block):
     return sum(block[1:], block[0])
 
@@ -141,6 +150,8 @@ def not_the_mean(self, block):
         (in_place, "changed its inputs"),
         (over_the_slice, 'say granularity = "tensor"'),
         (not_the_mean, "gave another tensor"),
+        (without_nan, "NaN in one is gone from the result"),
+        (stopped_by_nan, "NaN in one raised ZeroDivisionError"),
         (lambda self, block: block[0].sum(), "found shape"),
         (lambda self, block: block[0].double().float().half(), "expected torch.float32, found torch.float16"),
         (lambda self, block: block[0] / 0, "NaN or infinity from finite inputs"),

@@ -268,7 +268,7 @@ class Method(ABC):
             block: A slice of each ingredient, of one shape.
 
         Returns:
-            A tensor of that shape, in `block.accumulate_in`.
+            A tensor of that shape, in `block.accumulate_in`; with NaN where an input has it: soup looks for it there.
         """
 
     def check(self, weights: Sequence[float]) -> None:  # noqa: B027 - most methods take any weights
