@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TypedDict
 
 from soup.errors import EvaluatorError
@@ -67,7 +66,7 @@ class Objective:
         if wrong := [guard for guard in self.guards if not isinstance(guard, Guard)]:
             raise EvaluatorError(f"guards: expected Guard(benchmark, margin), found {wrong[0]!r:.80}.")
         for name, weight in self.weights.items():
-            if not isinstance(weight, Real) or not 0 < weight < math.inf:
+            if not isinstance(weight, int | float) or not 0 < weight < math.inf:
                 raise EvaluatorError(f"weights: expected a number above 0 for {name}, found {weight!r:.80}.")
 
     @classmethod
