@@ -15,6 +15,9 @@ from soup.support.text import did_you_mean
 
 __all__ = ["DECIMALS", "PLAIN", "Guard", "Objective", "ObjectiveJson"]
 
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
+"""Beyond that the others do not count, and sums of weights are none."""
+
 DECIMALS = 9
 """Scores are compared to so many decimals: the same points in another order come to a sum that is off by less."""
 
@@ -44,7 +47,7 @@ class Objective:
     """The overall to maximize, a mean of the benchmarks' scores, and what a soup must not break.
 
     Args:
-        weights: Of benchmarks by name, above 0; the others weigh 1.
+        weights: Of benchmarks by name, 1e-6 to 1e6; the others weigh 1.
         guards: Each says how far below the best single model a soup may be on a benchmark.
     """
 
@@ -66,8 +69,11 @@ class Objective:
         if wrong := [guard for guard in self.guards if not isinstance(guard, Guard)]:
             raise EvaluatorError(f"guards: expected Guard(benchmark, margin), found {wrong[0]!r:.80}.")
         for name, weight in self.weights.items():
-            if not isinstance(weight, int | float) or not 0 < weight < math.inf:
-                raise EvaluatorError(f"weights: expected a number above 0 for {name}, found {weight!r:.80}.")
+            if not isinstance(weight, int | float) or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+                raise EvaluatorError(
+                    f"{option_name('weights')}: expected a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g} for {name}, "
+                    f"found {weight!r:.80}."
+                )
 
     @classmethod
     def parse(cls, weights: Iterable[str], guards: Iterable[str]) -> Objective:
@@ -78,7 +84,7 @@ class Objective:
             guards: Texts of BENCHMARK>=MARGIN, each comma-separated.
 
         Raises:
-            EvaluatorError: A text of another form, a weight that is no positive number, or two for one benchmark.
+            EvaluatorError: A text of another form, a weight that is none, or two for one benchmark.
         """
         pairs = [_weight(pair) for text in weights for pair in text.split(",") if pair.strip()]
         rules = [_guard(rule) for text in guards for rule in text.split(",") if rule.strip()]
@@ -153,10 +159,8 @@ def _weight(pair: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not equals or not 0 < number < math.inf:
-        raise EvaluatorError(
-            f"{option_name('weights')}: expected BENCHMARK=NUMBER with a number above 0, found '{pair}'."
-        )
+    if not equals or not math.isfinite(number):
+        raise EvaluatorError(f"{option_name('weights')}: expected BENCHMARK=NUMBER, e.g. mmbench=2, found '{pair}'.")
     return name.strip(), number
 
 

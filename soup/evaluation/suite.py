@@ -308,18 +308,25 @@ def deadline(seconds: float | None, of_seconds: float | None = None) -> Iterator
             raise EvaluatorError(f"{message}.")
         return
 
+    is_over = False
+
     def ring(number: int, frame: FrameType | None) -> None:
-        raise _TimeUp
+        if not is_over:
+            raise _TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    # And again each second, for code that swallows it once; for longer than the clock can count is for ever.
-    signal.setitimer(signal.ITIMER_REAL, min(seconds, 1e8), 1.0)
     try:
+        # And again each second, for code that swallows it once; for longer than the clock can count is for ever. Not
+        # before the work within begins: in between nobody would catch it.
+        signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 0.01), 1e8), 1.0)
         yield
+        is_over = True
     except _TimeUp as up:
+        is_over = True
         *_, frame, _ring = traceback.extract_tb(up.__traceback__)
         raise EvaluatorError(f"{message}; it was in {frame.name} ({frame.filename}:{frame.lineno}).") from up
     finally:
+        is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if time.monotonic() - began > seconds:

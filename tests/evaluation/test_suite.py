@@ -156,6 +156,16 @@ def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.parametrize("seconds", [1e-9, 1e-5])
+def test_a_time_that_is_up_before_the_work_begins_is_told_like_any_other(seconds):
+    before = signal.getsignal(signal.SIGALRM)
+    for _ in range(20):
+        with pytest.raises(EvaluatorError, match="no answer within"), deadline(seconds):
+            time.sleep(0.001)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_a_score_that_came_too_late_because_the_interrupt_was_caught_is_none():
     with pytest.raises(EvaluatorError, match="caught the interrupt and went on"), deadline(0.05):
         _catch_all(10)
