@@ -18,7 +18,7 @@ from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
 from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied, is_tied_by_another_name, output_of
 from soup.errors import CheckpointError
-from soup.hf.key_mapping import bare_module, layers_of_inputs_first, names_on_disk
+from soup.hf.key_mapping import bare_module, layers_of_inputs_first, names_on_disk, tied_in_memory
 from soup.hf.places import component_kind
 from soup.support.options import option_name
 from soup.support.text import bullet_list
@@ -60,15 +60,15 @@ def unties(adapter: Adapter, base: Checkpoint) -> bool:
     if not is_tied(base):
         return False
     names = [WRAPPERS.sub("", key.removeprefix(PREFIX)) for key in adapter.tensors if ".base_layer." not in key]
-    ends = {end: _module_in_full(adapter, name) for name in names for end in (EMBEDDINGS, OUTPUT) if _ends(name, end)}
+    ends = {end: _module_in_full(adapter, name) for name in names if (end := _end(name))}
     if len(ends) < 2:
         return OUTPUT in ends or ends.get(EMBEDDINGS) is not None
     is_copy = adapter.is_set("ensure_weight_tying") and ends[OUTPUT] is None
     return ends[EMBEDDINGS] != ends[OUTPUT] and not is_copy
 
 
-def _ends(name: str, end: str) -> bool:
-    return f".{name}".endswith(f".{end}")
+def _end(name: str) -> str | None:
+    return next((end for end in (EMBEDDINGS, OUTPUT) if f".{name}".endswith(f".{end}")), None)
 
 
 def saved_module(name: str, saved: Collection[str]) -> str | None:
@@ -344,9 +344,9 @@ class _Matching:
     def _replaces(self, name: str, key: str) -> bool:
         """Whether a whole tensor of the adapter can take the place of the base's; tells if not."""
         ours, theirs = self.adapter.tensors[key], self.base.tensors[name]
-        if self._trains_apart(name, WRAPPERS.sub("", key.removeprefix(PREFIX))):
+        if apart := self._tied_apart(name, WRAPPERS.sub("", key.removeprefix(PREFIX))):
             self.wrong.append(
-                f"{key}: trained apart from the output layer that the base ties to {name}, which soup unties for "
+                f"{key}: trained apart from {apart} that the base ties to {name}, and soup unties lm_head from "
                 "embed_tokens alone. Where the model's class can, PEFT makes it a whole model: merge_and_unload(), "
                 "config.tie_word_embeddings = False, save_pretrained(OUT)"
             )
@@ -357,10 +357,22 @@ class _Matching:
         self._note_vocabulary(name, ours.shape)
         return False
 
-    def _trains_apart(self, name: str, key: str) -> bool:
-        """Whether the adapter trains in full what the base ties its output layer to, which then stays as it was."""
-        is_trained = _module_in_full(self.adapter, key) is not None
-        return is_trained and is_tied_by_another_name(self.base, name)  # PEFT keeps such tied in no case
+    def _tied_apart(self, name: str, key: str) -> str:
+        """Tell what is tied to a tensor that the adapter trains in full, and stays the base's: PEFT ties no copies.
+
+        Nothing where that is `lm_head`, which soup unties.
+        """
+        module = _module_in_full(self.adapter, key)
+        if module is None:
+            return ""
+        if is_tied_by_another_name(self.base, name):
+            return "the output layer"
+        others = [other for other in self._tied_in_memory.get(key, ()) if not other.startswith(f"{module}.")]
+        return ", ".join(other for other in others if {_end(key), _end(other)} != {EMBEDDINGS, OUTPUT})
+
+    @cached_property
+    def _tied_in_memory(self) -> Mapping[str, Collection[str]]:
+        return tied_in_memory(self.base.path) if is_tied(self.base) else {}
 
     def _note_vocabulary(self, name: str, shape: tuple[int, ...]) -> None:
         """Take note of embeddings, or an output layer, of another number of tokens."""

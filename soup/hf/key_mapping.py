@@ -28,6 +28,7 @@ __all__ = [
     "output_name",
     "plan_loading",
     "stacked_sources",
+    "tied_in_memory",
 ]
 
 
@@ -139,6 +140,21 @@ def layers_of_inputs_first(path: Path) -> tuple[str, ...] | None:
     if module is None:
         return None
     return tuple(name for name, layer in module.named_modules() if type(layer).__name__ == "Conv1D")
+
+
+def tied_in_memory(path: Path) -> dict[str, list[str]]:
+    """Return, for each tensor that transformers ties to others in memory, the names of these.
+
+    Args:
+        path: A checkpoint's directory.
+
+    Returns:
+        Nothing where there is no bare module.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, source in (getattr(bare_module(path), "all_tied_weights_keys", None) or {}).items():
+        groups.setdefault(source, [source]).append(name)
+    return {name: [other for other in group if other != name] for group in groups.values() for name in group}
 
 
 def names_on_disk(path: Path, on_disk: Iterable[str]) -> dict[str, str]:

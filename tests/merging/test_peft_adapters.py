@@ -190,6 +190,17 @@ def test_what_transformers_makes_of_other_tensors_on_loading_is_refused_with_the
     assert expected.keys() == read_back(base).keys()
 
 
+def test_what_transformers_ties_to_a_module_that_is_saved_as_a_whole_is_told(tmp_path):
+    base = tmp_path / "base"
+    next(fine_tunes("t5gemma2")).float().save_pretrained(base)
+    config = LoraConfig(r=2, target_modules=r".*v_proj", modules_to_save=["encoder"])
+    merged = adapt(base, tmp_path / "pool" / "adapter", config)
+    assert "model.decoder.embed_tokens.weight" in merged, "it stays the base's"
+    with pytest.raises(CheckpointError, match="trained apart from") as refused:
+        recipe_of(tmp_path / "pool", base=base)
+    assert "text_model.embed_tokens.weight: trained apart from lm_head.out_proj.weight, model.dec" in str(refused.value)
+
+
 POINTS = {
     "linear": ("qwen2", {"target_modules": r".*\.(q_proj|up_proj|fc1)"}),
     "tied": ("qwen2_tied", {"target_modules": r"lm_head|.*\.(q_proj|embed_tokens)"}),
