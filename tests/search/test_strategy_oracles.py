@@ -428,6 +428,15 @@ def test_soups_that_break_a_guard_are_part_of_cmas_budget():
     assert len(scorer.trials) <= most.singles + most.soups
 
 
+@pytest.mark.parametrize("evaluations", [13, 14, 19, 20, 21])
+def test_cma_asks_for_whole_generations_and_the_last_two_within_its_evaluations(evaluations):
+    score = Table(near(TARGETS[1]))
+    run("cma", [*TARGETS[1]], score, evaluations=evaluations)
+    weightings = [soup for soup, _, _ in score.asked if len({weight for _, weight in soup}) > 1]
+    generations = (evaluations - 2) // 6  # of six, for three ingredients
+    assert len(weightings) in (6 * generations + 1, 6 * generations + 2)  # a parabola may have no top
+
+
 def test_cma_searches_the_scale_as_well():
     target = {"a": 0.6, "b": 0.4}
 
