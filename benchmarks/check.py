@@ -42,7 +42,7 @@ def main(gigabytes: float, models: int, repeats: int) -> None:
     for seed, path in enumerate(inputs):
         subprocess.run([*make, str(path), f"{gigabytes}", "0", f"{seed}"], check=True)
     try:
-        rounds = [one_round(inputs) for _ in range(repeats + 1)][1:]  # the first warms up
+        rounds = [measure_round(inputs) for _ in range(repeats + 1)][1:]  # the first warms up
     finally:
         shutil.rmtree(folder)
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
@@ -57,7 +57,7 @@ def main(gigabytes: float, models: int, repeats: int) -> None:
     )
 
 
-def one_round(inputs: list[Path]) -> dict[str, float]:
+def measure_round(inputs: list[Path]) -> dict[str, float]:
     """Measure the floor and the check, each once."""
     began = time.perf_counter()
     with Path(os.devnull).open("wb") as null:

@@ -77,7 +77,7 @@ def main(
     rounds: list[dict[str, float]] = []
     try:
         for number in range(repeats + 1):
-            measured = one_round(inputs, folder / "out", mergekit, cold)
+            measured = measure_round(inputs, folder / "out", mergekit, cold)
             if number:  # the first warms the page cache
                 rounds.append(measured)
                 click.echo(json.dumps({key: round(value, 3) for key, value in measured.items()}), err=True)
@@ -150,7 +150,7 @@ def llama_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (config["vocab_size"], HIDDEN)}
 
 
-def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: bool) -> dict[str, float]:
+def measure_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: bool) -> dict[str, float]:
     """Measure floor, soup, and the peer if there is one, each once."""
     measured = measure_floor(inputs, out, cold)
     fresh(inputs, out, cold)

@@ -78,7 +78,7 @@ class HotSwap:
         except SoupError:
             raise
         except Exception as cause:
-            _refuse_own_code(checkpoint, cause)
+            _refuse_code(checkpoint, cause)
             raise EvaluatorError(
                 f"{checkpoint}: its processor can't be opened, so that nothing can be asked: "
                 f"{type(cause).__name__}: {cause}"
@@ -142,14 +142,14 @@ class HotSwap:
         except SoupError:
             raise
         except Exception as cause:
-            _refuse_own_code(directory, cause)
+            _refuse_code(directory, cause)
             tail = "".join(traceback.format_exception(cause)[-4:])
             raise EvaluatorError(
                 f"{option_name('model')} {self.settings.model} can't be built from {directory}:\n{tail}"
             ) from cause
 
 
-def _refuse_own_code(checkpoint: Path, cause: Exception) -> None:
+def _refuse_code(checkpoint: Path, cause: Exception) -> None:
     """Say in our words where transformers refused to run a checkpoint's code."""
     if isinstance(cause, ValueError) and "trust_remote_code" in str(cause):
         raise EvaluatorError(

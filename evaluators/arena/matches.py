@@ -51,8 +51,8 @@ class Schedule:
         if not len(count) or (least := count.min()) == np.iinfo(np.int64).max:
             return None
         waiting = np.flatnonzero(count == least)
-        own_order = (self._hashes[waiting] ^ np.uint64(_hash(self._seed, voter))) * np.uint64(0x9E3779B97F4A7C15)
-        return self.matches[int(waiting[own_order.argmin()])]
+        voter_order = (self._hashes[waiting] ^ np.uint64(_hash(self._seed, voter))) * np.uint64(0x9E3779B97F4A7C15)
+        return self.matches[int(waiting[voter_order.argmin()])]
 
     def done(self, voter: str) -> int:
         """Return how many pairs a voter has seen."""

@@ -25,7 +25,7 @@ __all__ = ["all_data_sets", "is_data_set", "known_benchmark", "near_data_sets"]
 
 CIRCULAR_NAMES = ("mmbench", "ccbench", "circular", "mmcr")
 """VLMEvalKit's rule: a multiple choice data set with one of these in its name is asked in rotations."""
-OWN_REPORTS = ("MMVP", "MMSci")
+CLASSES_WITH_REPORTS = ("MMVP", "MMSci")
 """Multiple choice data sets, by the start of their names, that VLMEvalKit reports by a table of their own."""
 KINDS = {
     "MCQ": CHOICE,
@@ -173,7 +173,7 @@ def _why_not(name: str, owner: DataSetClass) -> str:
 
 
 def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
-    special = next((start for start in OWN_REPORTS if name.startswith(start)), None)
+    special = next((start for start in CLASSES_WITH_REPORTS if name.startswith(start)), None)
     if class_name == "ImageMCQDataset" and special:
         return None, RULES[special]
     metric = next((metric for metric, classes in IN_MEMORY.items() if class_name in classes), None)

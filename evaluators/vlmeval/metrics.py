@@ -19,9 +19,9 @@ from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE
 from evaluators.vlmeval.known_results import known_results
+from evaluators.vlmeval.library_evaluate import MetricResult, score_by_evaluate
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
-from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate
 from evaluators.vlmeval.question_groups import PointsSum, sum_of_parts
 from evaluators.vlmeval.stand_ins import SilentLogger, replaced_names
 

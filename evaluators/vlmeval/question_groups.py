@@ -78,7 +78,7 @@ def with_companions(data_set: DataSet, rule: Rule, frame: Frame) -> Frame:
     if callable(rule.group):
         groups, rows = {rule.group(row) for row in asked}, {row["index"] for row in asked}
         others = [i for i, row in enumerate(records) if rule.group(row) in groups and row["index"] not in rows]
-    elif rule.told_by and rule.parts is not None:
+    elif rule.points_from and rule.parts is not None:
         parts = {rule.parts(row) for row in asked}
         others = [*{part: i for i, row in enumerate(records) if (part := rule.parts(row)) not in parts}.values()]
     if not others:

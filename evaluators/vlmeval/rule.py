@@ -123,7 +123,7 @@ class Rule:
         scale: What makes a percentage of it.
         points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
         full: The points of a right answer.
-        told_by: Functions of VLMEvalKit's that take a list of rows, by their full names: where no table has the points.
+        points_from: Functions of VLMEvalKit's that take a list of rows, by their full names, where no table has points.
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         leaves_out: Whether VLMEvalKit leaves questions out of its total that it can't read: here they count as 0.
         stops: Whether VLMEvalKit stops with an error at an answer that it can't read: here that one is wrong.
@@ -148,7 +148,7 @@ class Rule:
     scale: float = 1.0
     points: str = ""
     full: float = 1.0
-    told_by: Mapping[str, PointsOf] = field(default_factory=dict)
+    points_from: Mapping[str, PointsOf] = field(default_factory=dict)
     is_mean: bool = True
     leaves_out: bool = False
     stops: bool = False

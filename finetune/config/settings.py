@@ -212,7 +212,7 @@ class TrainSettings(StrictModel):
     max_shard_size: Annotated[str, AfterValidator(_size)] = "5GB"
 
     @model_validator(mode="after")
-    def _one_length(self) -> TrainSettings:
+    def _check_length(self) -> TrainSettings:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"expected one of steps and epochs, found {self.steps} and {self.epochs}")
         if self.micro_batch is not None and (rows := self.global_batch_size) % self.micro_batch:

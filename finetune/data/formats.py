@@ -173,7 +173,7 @@ class _Reading:
 
     def __init__(self, raw: Mapping[str, object], where: str, root: Path, format: str, frames: int):
         self.raw, self.where, self.root, self.format, self.frames = raw, where, root, format, frames
-        self.images, self.videos = self._own_pictures()
+        self.images, self.videos = self._listed_pictures()
         self.pictures: list[Picture] = []
         self.markers = 0
         self.only_users = False
@@ -212,7 +212,7 @@ class _Reading:
             if listed(self.raw.get(name)) and any(marker in text for text in texts)
         ]
 
-    def _own_pictures(self) -> tuple[list[object], list[object]]:
+    def _listed_pictures(self) -> tuple[list[object], list[object]]:
         """Return the row's own images, and its videos."""
         images = [image for name in IMAGE_KEYS[self.format] for image in listed(self.raw.get(name))]
         # A list under `video` is the frames of one.

@@ -212,7 +212,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: not exactly one of `input_ids` and `inputs_embeds`, both kinds of image, images beside
                 `inputs_embeds`, or not as many image tokens as the images have features.
         """
-        _check_one_of_each(input_ids, inputs_embeds, pixel_values, vision_features)
+        _check_pairs(input_ids, inputs_embeds, pixel_values, vision_features)
         if pixel_values is not None and len(pixel_values):
             vision_features = self.encode(pixel_values)
         begins = past_key_values is None
@@ -283,7 +283,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().save_pretrained(save_directory, **kwargs)
 
 
-def _check_one_of_each(
+def _check_pairs(
     input_ids: Tensor | None, inputs_embeds: Tensor | None, pixel_values: Tensor | None, vision_features: Tensor | None
 ) -> None:
     """Raise ValueError for none or both of the text inputs, and for both of the image inputs."""

@@ -22,7 +22,7 @@ from soup.support.json_text import parse_json_object
 __all__ = [
     "absent_code",
     "complete_side_files",
-    "keeps_own_template",
+    "keeps_lead_template",
     "lent_kinds",
     "side_differences",
 ]
@@ -121,7 +121,7 @@ def _named_modules(checkpoint: Checkpoint, name: str) -> Iterator[str]:
                 yield f"{reference.partition('.')[0]}.py"
 
 
-def keeps_own_template(lead: Checkpoint, tokenizer: Checkpoint) -> bool:
+def keeps_lead_template(lead: Checkpoint, tokenizer: Checkpoint) -> bool:
     """Whether a soup would have the lead's chat template with another's tokenizer, which comes with another template.
 
     So it is where the lead's stands in its processor's config, which transformers looks into first.

@@ -197,8 +197,8 @@ def carrier_options(carrier: type[Any], *names: str, without: Sequence[str] = ()
         without: Those of them that the command would ignore.
     """
     known = options_of(carrier)
-    own_first = sorted(known, key=lambda name: name not in carrier.__annotations__)  # before those of a parent
-    return [_option(name, *known[name]) for name in (names or own_first) if name not in without]
+    declared_first = sorted(known, key=lambda name: name not in carrier.__annotations__)  # before those of a parent
+    return [_option(name, *known[name]) for name in (names or declared_first) if name not in without]
 
 
 def _option(name: str, default: object, info: OptionInfo) -> GroupedOption:

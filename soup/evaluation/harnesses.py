@@ -162,7 +162,7 @@ def check(evaluator: Evaluator, benchmark: Benchmark, checkpoint: Path) -> None:
 
 def has_check(evaluator: Evaluator) -> bool:
     """Whether the evaluator has a `check` of its own."""
-    return _has_own(evaluator, "check")
+    return _overrides(evaluator, "check")
 
 
 def ranks(evaluator: Evaluator) -> bool:
@@ -194,7 +194,7 @@ def total(evaluator: Evaluator, benchmark: Benchmark, points: Mapping[str, float
 
 def can_be_dealt(evaluator: Evaluator, benchmark: Benchmark) -> bool:
     """Whether the evaluator's requests for a benchmark may be answered by other processes; no likelihood's are."""
-    return benchmark.measures == "score" and _has_own(evaluator, "answer")
+    return benchmark.measures == "score" and _overrides(evaluator, "answer")
 
 
 def answer(evaluator: Evaluator, candidate: Candidate, requests: Sequence[Any], on_replies: OnReplies) -> None:
@@ -218,7 +218,7 @@ def show(
 
 def can_fetch(evaluator: Evaluator) -> bool:
     """Whether the evaluator has a `fetch` of its own."""
-    return _has_own(evaluator, "fetch")
+    return _overrides(evaluator, "fetch")
 
 
 def fetch(
@@ -245,7 +245,7 @@ def _class_member(harness: str, name: str) -> Any:
         return getattr(Harness, name)
 
 
-def _has_own(evaluator: Evaluator, name: str) -> bool:
+def _overrides(evaluator: Evaluator, name: str) -> bool:
     method = _member(evaluator, name)
     return getattr(method, "__func__", method) is not getattr(Harness, name)
 

@@ -10,7 +10,7 @@ from typing import overload
 from soup.checkpoints.adapted import is_adapted, output_layer
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
-from soup.checkpoints.side_files import absent_code, keeps_own_template, lent_kinds, side_differences
+from soup.checkpoints.side_files import absent_code, keeps_lead_template, lent_kinds, side_differences
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
 from soup.checkpoints.tokenizer_differences import has_tokenizer, tokenizer_differences
 from soup.checkpoints.weight_files import is_adapter
@@ -284,7 +284,7 @@ def _kept_templates(leads: Iterable[Ingredient], tokenizer: Ingredient | None) -
     """Yield the leads whose own chat template transformers would use beside the tokenizer that was chosen."""
     file = "processor_config.json"
     for lead in leads:
-        if tokenizer and keeps_own_template(lead.checkpoint, tokenizer.checkpoint):
+        if tokenizer and keeps_lead_template(lead.checkpoint, tokenizer.checkpoint):
             text = f"{file} has a chat_template, which transformers would use beside the tokenizer of {tokenizer.name}"
             cure = f"Remove that key from {lead.checkpoint.path / file}"
             yield Problem("tokenizer", text, lead.name, ["chat_template"], file, against=tokenizer.name, cure=cure)

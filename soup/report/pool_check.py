@@ -274,13 +274,13 @@ def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> Read
     digests: list[str] = []
     rejections: list[Problem] = []
     for part in parts:
-        digest, rejected = _read_one(part, options, progress)
+        digest, rejected = _read_ingredient(part, options, progress)
         digests.append(digest)
         rejections += rejected
     return digests[: len(pool)], rejections, None
 
 
-def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[Problem]]:
+def _read_ingredient(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[Problem]]:
     """Merge an ingredient with itself alone, into nothing: what stops that stops every soup with it.
 
     Of an adapter this is what it changes; the rest is the base's.

@@ -70,7 +70,7 @@ class BoundStrategy:
         most: Callable[..., Budget] | None = getattr(self.function, "budget", None)
         if most is None:
             return None
-        with _failures_told(self.name):
+        with _wrap_failures(self.name):
             budget = most(count, **self.arguments)
             if not isinstance(budget, Budget):
                 raise RecipeError(f"expected its budget to be a Budget, found {budget!r:.80}.")
@@ -87,7 +87,7 @@ class BoundStrategy:
             RecipeError: it does, or its check failed.
         """
         if check := getattr(self.function, "check", None):
-            with _failures_told(self.name):
+            with _wrap_failures(self.name):
                 check(pool, benchmarks, **self.arguments)
 
     def choose(self, pool: Pool, score: ScoreFunction | None) -> Choice:
@@ -96,7 +96,7 @@ class BoundStrategy:
         Raises:
             RecipeError: the strategy failed, or returned something else.
         """
-        with _failures_told(self.name):
+        with _wrap_failures(self.name):
             returned = self.function(pool, score or _no_score, **self.arguments)
             choice = returned if isinstance(returned, Choice) else Choice(returned)
             chosen = dict(choice.chosen) if isinstance(choice.chosen, Mapping) else _as_list(choice.chosen)
@@ -105,7 +105,7 @@ class BoundStrategy:
 
 
 @contextmanager
-def _failures_told(name: str) -> Iterator[None]:
+def _wrap_failures(name: str) -> Iterator[None]:
     """Name the strategy that refuses, or fails by whatever it raises.
 
     Raises:

@@ -35,7 +35,7 @@ class _Process:
                 self._changes.enter_context(_directory_kept())
                 self._changes.enter_context(_stdout_on_stderr())
                 self._changes.enter_context(redirect_stdout(sys.stderr))
-                self._changes.enter_context(_exits_told())
+                self._changes.enter_context(_report_exits())
             self._runs += 1
         try:
             yield
@@ -94,7 +94,7 @@ def _stdout_on_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def _exits_told() -> Iterator[None]:
+def _report_exits() -> Iterator[None]:
     leave, process = os._exit, os.getpid()
 
     def leave_told(status: int) -> NoReturn:

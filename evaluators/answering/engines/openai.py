@@ -65,14 +65,14 @@ class OpenAI:
         """Refuse a run over several checkpoints, as far as it shows before the first question."""
         self._checked.add(checkpoint.absolute())
         if len(self._checked) > 1:
-            raise EvaluatorError(_one_model("this run has several checkpoints"))
+            raise EvaluatorError(_single_model_only("this run has several checkpoints"))
 
     def open(self, candidate: Candidate) -> None:
         """Take the one candidate that the endpoint serves."""
         if len(candidate.names) > 1:
-            raise EvaluatorError(_one_model(f"{'+'.join(candidate.names)} is a soup"))
+            raise EvaluatorError(_single_model_only(f"{'+'.join(candidate.names)} is a soup"))
         if self._digest not in (None, candidate.digest):
-            raise EvaluatorError(_one_model(f"{candidate.names[0]} is another checkpoint than the one before"))
+            raise EvaluatorError(_single_model_only(f"{candidate.names[0]} is another checkpoint than the one before"))
         self._digest = candidate.digest
 
     def swap(self, candidate: Candidate) -> None:
@@ -111,7 +111,7 @@ class OpenAI:
         return self._model
 
 
-def _one_model(reason: str) -> str:
+def _single_model_only(reason: str) -> str:
     return (
         f"{option_name('engine')} openai: an endpoint serves one model, and {reason}; for soups take "
         f"{option_name('engine')} serve, vllm or transformers."

@@ -101,7 +101,7 @@ MATCHED: Mapping[str, Rule] = {
         "*average_scores",
         1,
         parts=lambda row: (row["split"],),
-        told_by=dict.fromkeys(
+        points_from=dict.fromkeys(
             (f"dataset.utils.tablevqabench.evaluate_{name}" for name in ("fintabnet", "tabfact", "wtq")),
             lambda rows, _: [row["scores"]["accuracy"] or 0 for row in rows],
         ),
@@ -154,7 +154,7 @@ MATCHED: Mapping[str, Rule] = {
         "WildDoc&Overall/Score",
         1,
         parts=_documents,
-        told_by={"dataset.utils.vqa_eval.hit_calculate": lambda _, hits: hits},
+        points_from={"dataset.utils.vqa_eval.hit_calculate": lambda _, hits: hits},
         caption="mean of DocVQA, ChartQA and TableVQA, of that the mean of its four parts",
         columns="answer",
     ),
@@ -205,7 +205,9 @@ MATCHED: Mapping[str, Rule] = {
         "English Overall Score+Chinese Overall Score",
         100,
         parts=_abilities,
-        told_by={"dataset.utils.ocrbrnch_v2_eval.process_predictions": lambda rows, _: [row["score"] for row in rows]},
+        points_from={
+            "dataset.utils.ocrbrnch_v2_eval.process_predictions": lambda rows, _: [row["score"] for row in rows]
+        },
         leaves_out=True,
         call=Call(
             packages=("apted", "distance", "editdistance", "ipdb", "jieba", "Levenshtein", "lxml", "nltk", "zss")
@@ -230,12 +232,12 @@ MATCHED: Mapping[str, Rule] = {
     "ERQADataset": Rule("Overall/Accuracy (%)", 1, "correct", columns="answer category"),
     **for_classes(
         "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",
-        Rule("overall", told_by=HITS, columns="answer"),
+        Rule("overall", points_from=HITS, columns="answer"),
     ),
     "SPBench": replace(KINDS, columns="answer question_type candidates"),
     **for_classes(
         "StareBench SiteBenchImage",
-        Rule("overall_accuracy", told_by=HITS, caption="right answers", columns="answer"),
+        Rule("overall_accuracy", points_from=HITS, caption="right answers", columns="answer"),
     ),
     "NaturalBenchDataset": Rule(
         "G_Acc",
@@ -243,7 +245,7 @@ MATCHED: Mapping[str, Rule] = {
         group=4,
         is_whole=True,
         call=Call(rows=7600),
-        told_by={"dataset.utils.naturalbench.get_scores": _right_of_four},
+        points_from={"dataset.utils.naturalbench.get_scores": _right_of_four},
         caption="groups of two questions on two pictures of which all four answers are right",
         columns="answer type",
     ),
@@ -252,7 +254,7 @@ MATCHED: Mapping[str, Rule] = {
         group=lambda row: f"{row['key'].partition('_')[0]} {row['ID']}",
         is_whole=True,
         whole=_solved_in_steps,
-        told_by={"dataset.utils.wemath.load_and_process_data": lambda _, rows: [*rows["joker"]]},
+        points_from={"dataset.utils.wemath.load_and_process_data": lambda _, rows: [*rows["joker"]]},
         judge="may",
         caption="Score (Strict): problems solved with all of their steps, half for the steps alone",
         columns="answer ID key",

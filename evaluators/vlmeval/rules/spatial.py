@@ -53,7 +53,7 @@ def _kinds(row: Row) -> tuple[str, ...]:
 KINDS = Rule(
     "overall",
     parts=_kinds,
-    told_by={**HITS, **NUMBERS},
+    points_from={**HITS, **NUMBERS},
     caption="mean of the kinds of questions: right options, and mean relative accuracy of numbers",
     columns="index answer question_type candidates",
 )

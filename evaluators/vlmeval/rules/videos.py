@@ -31,7 +31,7 @@ VIDEOS: Mapping[str, Rule] = {
         "VsiSuperRecall DSRBench",
         Rule(
             "overall",
-            told_by=HITS,
+            points_from=HITS,
             questions=Questions(frames="ends"),
             caption="right answers",
             columns="index answer options",
@@ -39,7 +39,7 @@ VIDEOS: Mapping[str, Rule] = {
     ),
     "STIBench": Rule(
         "overall",
-        told_by=HITS,
+        points_from=HITS,
         questions=Questions(frames="ends"),
         caption="right answers",
         columns="index answer options task_type time_start time_end",
@@ -47,7 +47,7 @@ VIDEOS: Mapping[str, Rule] = {
     "VsiSuperCount": Rule(
         "overall",
         parts=lambda row: (str(row["question_type"]),),
-        told_by=NUMBERS,
+        points_from=NUMBERS,
         # Others are asked while a video runs.
         questions=Questions(frames="ends", is_asked=lambda row: "_streaming" not in str(row["question_type"])),
         caption="mean of the kinds of questions: mean relative accuracy of numbers",
@@ -55,7 +55,7 @@ VIDEOS: Mapping[str, Rule] = {
     ),
     "SiteBenchVideo": Rule(
         "overall_accuracy",
-        told_by=HITS,
+        points_from=HITS,
         questions=Questions(frames="ends"),
         caption="right answers",
         columns="index answer candidates",
@@ -64,7 +64,7 @@ VIDEOS: Mapping[str, Rule] = {
     # It reads its table back, in which a list that it found in an answer is a text, of which no letter is right.
     "VideoMMMU": Rule(
         "",
-        told_by={
+        points_from={
             "dataset.videommmu.evaluate_mmmu": lambda rows, result: [result[0][row["id"]] == "Correct" for row in rows]
         },
         call=Call(mended={"dataset.videommmu.process_results": _comparable}, keeps_tables=True),

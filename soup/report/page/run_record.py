@@ -20,7 +20,7 @@ from soup.search.result import search_estimates, search_titles, single_digests
 from soup.support.json_text import read_json_object
 from soup.support.text import reason_of
 
-__all__ = ["PLAIN_SEARCHES", "RunModel", "RunRecord", "damage_told", "read_document"]
+__all__ = ["PLAIN_SEARCHES", "RunModel", "RunRecord", "read_document", "wrap_damage"]
 
 PLAIN_SEARCHES = ("average", "maximum")
 """Strategies that other soups are compared with: where there is another, that one is the run's choice."""
@@ -196,7 +196,7 @@ class RunRecord:
         digests: set[str] = set()
         turns = {digest: turn for turn, digest in enumerate(self.models)}
         for path in self.directory.sweeps.glob("[!.]*.json"):
-            with damage_told(path):
+            with wrap_damage(path):
                 points = {trial["recipe"] for trial in read_document(path)["trials"]}
             weighted = [turns[digest] for digest in points & turns.keys() if not self.models[digest].is_plain_mean]
             digests |= {digest for digest in points if turns.get(digest, 0) >= min(weighted, default=0)}
@@ -237,12 +237,12 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         JournalError: it is damaged.
     """
-    with damage_told(path):
+    with wrap_damage(path):
         return cast("dict[str, Any]", read_json_object(path, JournalError))
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
+def wrap_damage(path: Path) -> Iterator[None]:
     """Say of whatever fails while a file's document is read that the file is damaged.
 
     Raises:

@@ -16,7 +16,7 @@ from soup.errors import SoupError
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.harnesses import build_evaluator, categories
-from soup.report.page.run_record import RunModel, RunRecord, damage_told, read_document
+from soup.report.page.run_record import RunModel, RunRecord, read_document, wrap_damage
 from soup.report.page.search_record import SearchRecord
 from soup.report.pool_maps import map_to_plane
 
@@ -170,7 +170,7 @@ def provenance(record: RunRecord) -> dict[str, object]:
     if record.main:
         recipe = record.main.document["recipe"]
         facts["recipe"] = _without_paths(recipe)
-        with damage_told(record.main.path):
+        with wrap_damage(record.main.path):
             facts["command"] = _command(record, record.main)
     return facts
 
@@ -251,7 +251,7 @@ def sweeps(record: RunRecord) -> list[dict[str, Any]]:
 
 def _line(path: Path) -> dict[str, Any]:
     line, kept = read_document(path), ("t", "label", "overall", "scores", "losses", "report")
-    with damage_told(path):
+    with wrap_damage(path):
         trials = line["trials"] = [{key: trial[key] for key in kept if key in trial} for trial in line["trials"]]
         curves = {name: [(t["t"], t["scores"][name]["value"]) for t in trials] for name in trials[0]["scores"]}
         return line | {"curves": curves | {"overall": [(t["t"], t["overall"]) for t in trials]}}
@@ -263,7 +263,7 @@ def pool_check(record: RunRecord) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     document = read_document(path)
-    with damage_told(path):
+    with wrap_damage(path):
         distances = document["distances"]
         return {**document, "map": _map(distances) if distances else None}
 

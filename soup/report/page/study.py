@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, cast
 
-from soup.report.page.run_record import damage_told, read_document
+from soup.report.page.run_record import read_document, wrap_damage
 from soup.report.tables import ScoreRow, ShownTable
 
 __all__ = ["STUDY", "study_document", "study_table"]
@@ -22,7 +22,7 @@ def study_document(path: Path) -> dict[str, object]:
         JournalError: the file is damaged.
     """
     study = read_document(path)
-    with damage_told(path):
+    with wrap_damage(path):
         seeds: dict[str, Any] = study["seeds"]
         ways = list(dict.fromkeys(way for results in seeds.values() for way in results))
         rows = [_row(way, seeds) for way in ways]

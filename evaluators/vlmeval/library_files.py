@@ -15,7 +15,7 @@ from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import PointsOf, Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
 
-__all__ = ["OwnFiles", "OwnImages", "OwnPandas"]
+__all__ = ["LibraryFiles", "LibraryImages", "LibraryPandas"]
 
 
 class _Maker:
@@ -31,7 +31,7 @@ class _Maker:
         return getattr(self._data_set, name)
 
 
-class OwnImages:
+class LibraryImages:
     """Stands for `PIL.Image` where `evaluate` opens the images that VLMEvalKit would have written into its folder."""
 
     def __init__(self, data_set: DataSet) -> None:
@@ -58,7 +58,7 @@ class OwnImages:
         return {root / name: cell for name, cell in named if isinstance(name, str)}
 
 
-class OwnPandas:
+class LibraryPandas:
     """Stands for `pandas` where `evaluate` reads tables back by itself: Excel's files stay in memory.
 
     Args:
@@ -78,7 +78,7 @@ class OwnPandas:
         return self._load(file)
 
 
-class OwnFiles:
+class LibraryFiles:
     """What `evaluate` reads and writes: Excel's files stay in memory, every table is remembered as it was written."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -89,7 +89,7 @@ class OwnFiles:
         self._rows: Frame = ()
         self._keeps_tables = False
         self.tables: list[Frame] = []
-        self.told: dict[object, float] = {}
+        self.points: dict[object, float] = {}
 
     def read_back(self, frame: Frame, whole: Frame) -> Frame:
         """Return the rows as VLMEvalKit reads them from the file that it writes, but every answer as text.
@@ -139,7 +139,7 @@ class OwnFiles:
             "rd": SteadyDice(),
             "random": SteadyDice(),
             "logger": SilentLogger(),
-            "pd": OwnPandas(self.load),
+            "pd": LibraryPandas(self.load),
             "rotational_eval": lambda *_: None,  # TDBench: it looks for the files of other rotations
         }
 
@@ -172,11 +172,11 @@ class OwnFiles:
                 return
         self._dump(data, file, **options)
 
-    def heard(self, told_by: Mapping[str, PointsOf]) -> dict[str, object]:
-        """Return functions of VLMEvalKit's, by name, that also keep in `told` what they say of each row's index."""
-        return {name.rpartition(".")[2]: self._heard(name, points_of) for name, points_of in told_by.items()}
+    def listeners(self, points_from: Mapping[str, PointsOf]) -> dict[str, object]:
+        """Return functions of VLMEvalKit's, by name, that also keep in `points` what they say of each row's index."""
+        return {name.rpartition(".")[2]: self._listener(name, points_of) for name, points_of in points_from.items()}
 
-    def _heard(self, name: str, points_of: PointsOf) -> Callable[..., Any]:
+    def _listener(self, name: str, points_of: PointsOf) -> Callable[..., Any]:
         module, _, attribute = name.rpartition(".")
         function = getattr(vlmeval_module(module), attribute)
 
@@ -184,7 +184,7 @@ class OwnFiles:
             result = function(table, *settings)
             rows = table.to_dict("records") if hasattr(table, "columns") else table
             indices = [row["index"] for row in rows] if rows and "index" in rows[0] else [*self._rows["index"]]
-            self.told.update(zip(indices, map(float, points_of(rows, result)), strict=True))
+            self.points.update(zip(indices, map(float, points_of(rows, result)), strict=True))
             return result
 
         return call

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
+from evaluators.vlmeval.library_files import LibraryFiles, LibraryImages
+from evaluators.vlmeval.library_judge import LibraryClient, LibraryJudge
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.limited_calls import LimitedCalls
-from evaluators.vlmeval.own_files import OwnFiles, OwnImages
-from evaluators.vlmeval.own_judge import OwnClient, OwnJudge
 from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts, with_companions
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
@@ -68,11 +68,11 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     """
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder, LimitedCalls(Path(folder)) as limited:
-        files = OwnFiles(Path(folder), data_set.dataset_name)
-        own_judge = OwnJudge(judge, rule.replies, Path(folder))
-        names = {**files.names(judge), **files.heard(rule.told_by), **_mended(rule), **_completed(rule)}
-        names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
-        names["Image"] = OwnImages(data_set)
+        files = LibraryFiles(Path(folder), data_set.dataset_name)
+        library_judge = LibraryJudge(judge, rule.replies, Path(folder))
+        names = {**files.names(judge), **files.listeners(rule.points_from), **_mended(rule), **_completed(rule)}
+        names |= {"build_judge": library_judge, "OpenAI": lambda **_: LibraryClient(library_judge)}
+        names["Image"] = LibraryImages(data_set)
         names |= limited.functions(rule.call.limited)
         if rule.call.is_exact:
             names["round"] = lambda number, *_: number
@@ -86,9 +86,11 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
             read = files.read_back(with_companions(data_set, rule, frame), data_set.whole)
             data_set, rows = _evaluated_rows(rule, data_set, read)
-            result = _result(rule, data_set, rows, files, own_judge)
+            result = _result(rule, data_set, rows, files, library_judge)
             if judge is not None:
-                judge.refuse_unread(own_judge.unread(by_prompt=bool(rule.spread))[:: rule.replies.tries], len(frame))
+                judge.refuse_unread(
+                    library_judge.unread(by_prompt=bool(rule.spread))[:: rule.replies.tries], len(frame)
+                )
                 _refuse_unread(rule, files.tables, judge)
             has_total = rule.total and result is not None and len(rows) == len(frame)
             total = total_of(result, rule) if has_total else math.nan
@@ -131,7 +133,7 @@ def _evaluated_rows(rule: Rule, data_set: DataSet, rows: Frame) -> tuple[DataSet
     return data_set, rows
 
 
-def _result(rule: Rule, data_set: DataSet, rows: Frame, files: OwnFiles, own_judge: OwnJudge) -> Any:
+def _result(rule: Rule, data_set: DataSet, rows: Frame, files: LibraryFiles, library_judge: LibraryJudge) -> Any:
     """Return what `evaluate` says of all rows; None where questions are scored alone, or it can't sum up their points.
 
     Raises:
@@ -141,14 +143,14 @@ def _result(rule: Rule, data_set: DataSet, rows: Frame, files: OwnFiles, own_jud
     if rule.spread and not rule.points:
         return None
     try:
-        return files.evaluate(rule, data_set, rows, own_judge.session)
+        return files.evaluate(rule, data_set, rows, library_judge.session)
     except Exception:  # some divide by what is 0 for poor answers, or for a part of the questions
-        if not rule.stops and not {*rows["index"]} <= {*files.told}:
+        if not rule.stops and not {*rows["index"]} <= {*files.points}:
             raise
         return None
     finally:
-        if own_judge.failures:
-            raise own_judge.failures[0]
+        if library_judge.failures:
+            raise library_judge.failures[0]
 
 
 def _with_any_points(
@@ -157,12 +159,12 @@ def _with_any_points(
     rows: Frame,
     frame: Frame,
     total: float,
-    files: OwnFiles,
+    files: LibraryFiles,
     judge: JudgeSession | None,
 ) -> MetricResult:
     """Return the result with the points that were told or written, or else those of questions evaluated alone."""
-    if rule.told_by:
-        points = [files.told[index] / rule.full for index in rows["index"]][: len(frame)]
+    if rule.points_from:
+        points = [files.points[index] / rule.full for index in rows["index"]][: len(frame)]
         return _with_points(rule, total, _whole(rule, frame, points), frame)
     table = next((table for table in reversed(files.tables) if _has_points(rule, table, rows)), None)
     if table is not None:
@@ -278,7 +280,7 @@ def _by_question(
     return _with_points(rule, total, [points[question] for question in questions], rows)
 
 
-def _alone_points(rule: Rule, files: OwnFiles, judge: JudgeSession | None, data_set: DataSet, rows: Frame) -> float:
+def _alone_points(rule: Rule, files: LibraryFiles, judge: JudgeSession | None, data_set: DataSet, rows: Frame) -> float:
     """Return the points of one question, by the total that VLMEvalKit tells of it or by a table that it writes.
 
     Raises:

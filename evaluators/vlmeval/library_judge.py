@@ -14,10 +14,10 @@ from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.rule import Replies
 from soup.errors import EvaluatorError
 
-__all__ = ["OwnClient", "OwnJudge"]
+__all__ = ["LibraryClient", "LibraryJudge"]
 
 
-class OwnJudge:
+class LibraryJudge:
     """Stands for VLMEvalKit's `build_judge`, and remembers what its functions swallow.
 
     Args:
@@ -75,10 +75,10 @@ class OwnJudge:
         return [reply for tries in self._unread.values() for reply in max(tries.values(), key=len)[:most]]
 
 
-class OwnClient:
+class LibraryClient:
     """Stands for OpenAI's client, which a few of VLMEvalKit's functions ask by themselves."""
 
-    def __init__(self, judge: OwnJudge) -> None:
+    def __init__(self, judge: LibraryJudge) -> None:
         self._judge = judge
         self.beta = self.chat = self.completions = self
 
@@ -109,7 +109,7 @@ class _Judge:
     fail_msg = "Failed to obtain answer via API."
     model = "judge"
 
-    def __init__(self, judge: OwnJudge, settings: Mapping[str, Any]) -> None:
+    def __init__(self, judge: LibraryJudge, settings: Mapping[str, Any]) -> None:
         if judge.session is None:
             raise EvaluatorError("VLMEvalKit asks for a judge where none is expected.")
         self._judge = judge
