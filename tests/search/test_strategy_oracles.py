@@ -22,7 +22,7 @@ from soup.search.strategies.forward_backward import _neighbours
 from soup.search.strategies.mixture import _features, _Fit
 from soup.support.plugins import STRATEGIES
 from soup.testing.table_scorer import TableScorer
-from tests.helpers.score_tables import Assumed, Table, Unknown, question_scores
+from tests.helpers.score_tables import Assumed, Table, Told, Unknown, question_scores
 
 NEWER = ["cma", "exhaustive", "forward-backward", "mixture", "prune", "scale", "soce", "trajectory"]
 names = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
@@ -450,6 +450,28 @@ def test_cma_asks_for_whole_generations_their_middle_and_a_parabola_s_top_within
     run("cma", [*TARGETS[1]], score, evaluations=evaluations)
     weightings = [soup for soup, _, _ in score.asked if len({weight for _, weight in soup}) > 1]
     assert len(weightings) == asked  # generations are of six; after one alone there is no parabola
+
+
+def test_cma_breeds_no_generation_from_one_that_workers_are_judging():
+    asked = []
+
+    def score(chosen, /, method=None, params=None):
+        if not isinstance(chosen, dict):
+            return Told(50.0)
+        asked.append(chosen)
+        return Assumed()
+
+    assert run("cma", list("abc"), score).chosen == list("abc")
+    assert len(asked) == 6, "one generation"
+
+
+def test_cma_s_path_goes_from_simple_soups_to_what_it_chooses():
+    score = Table(near(TARGETS[1]))
+    choice = run("cma", [*TARGETS[1]], score, evaluations=60)
+    overalls = [trial.overall for trial in choice.path]
+    assert overalls == sorted(overalls)
+    assert len(overalls) > 1
+    assert overalls[-1] == score(choice.chosen).overall
 
 
 def test_cma_searches_the_scale_as_well():

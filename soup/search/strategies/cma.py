@@ -101,7 +101,7 @@ def cma(
     rule = careful_rule(accept, watched([pool[0]]))
     rule.check(watched([pool[0]]))
     plain: list[list[T]] = [greedy(pool, watched), list(pool)]
-    trials = [(WeightedSoup(soup), watched(soup)) for soup in sorted(plain, key=len)]
+    trials = [(WeightedSoup(soup), watched(soup)) for soup in plain]
     chosen, best = trials[0]
     if watched.met_guess or len(pool) == 1:
         return Choice(chosen.chosen)
