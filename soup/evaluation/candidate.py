@@ -181,15 +181,19 @@ class SoupCandidate:
             with suppress(OSError):
                 self.scratch.rmdir()  # which fails where there is a log
             raise
-        remove_tree(self.scratch)
+        self._clear(self.scratch)
 
     def remove(self) -> None:
         """Remove the checkpoint directory; what a failed evaluation left stays."""
         if self._directory is not None:
-            remove_tree(self._directory)
+            self._clear(self._directory)
             self._directory = None
         with suppress(OSError):
             self.home.rmdir()  # not empty after a failure
+
+    def _clear(self, folder: Path) -> None:
+        if not remove_tree(folder):
+            self._on_remark(f"{folder}: can't be removed, or not whole: remove what is left of it.")
 
 
 def make_candidate(

@@ -10,14 +10,17 @@ from pathlib import Path
 __all__ = ["remove_tree"]
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and all in it; what can't be removed stays, and is no error.
+def remove_tree(folder: Path) -> bool:
+    """Remove a folder and all in it; what can't be removed stays.
 
     Folders in it that somebody's code made read-only, as an evaluator may, are made writable first. A link to a folder
     is left alone.
+
+    Returns:
+        Whether all is gone.
     """
     if folder.is_symlink():  # whose target a change of permissions would reach
-        return
+        return False
     with suppress(OSError):
         folder.chmod(0o700)
     for root, names, _ in os.walk(folder):
@@ -26,3 +29,4 @@ def remove_tree(folder: Path) -> None:
                 if not path.is_symlink():
                     path.chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)

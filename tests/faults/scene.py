@@ -138,7 +138,9 @@ def _names(ended, fault):
 
 
 def _debris(left, ended):
-    """What lies about and should not: the log of a failed evaluation stays, if the error tells of it."""
+    """What lies about and should not: the log of a failed evaluation stays, or a folder, if that is told."""
+    if "can't be removed" in ended.stderr:
+        return []
     if "The whole trace:" not in ended.stderr:
         return left
     return [path for path in left if not path.startswith("ckpts.soup/scratch") or path.endswith(".safetensors")]

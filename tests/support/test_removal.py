@@ -45,6 +45,24 @@ def test_a_folder_whose_permissions_were_taken_away_is_removed(mode):
         remove_tree(home)
 
 
+def test_what_can_t_be_removed_is_told_and_the_rest_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "scratch" / "inner").mkdir(parents=True)
+    (tmp_path / "scratch" / "log").touch()
+    rmdir = os.rmdir
+
+    def refuse(path, **options):
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied")
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    assert not remove_tree(tmp_path / "scratch")
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["inner"]
+    monkeypatch.undo()
+    assert remove_tree(tmp_path / "scratch")
+    assert remove_tree(tmp_path / "scratch"), "nothing is there"
+
+
 def test_what_links_lead_to_stays(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.safetensors").touch()
