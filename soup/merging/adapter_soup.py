@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["AdapterPlan", "plan_adapter"]
 
 Write = Callable[[str, int, memoryview], None]
+
+NO_TARGET = "dummy-target-modules"
+"""PEFT's own word for an adapter without products; it refuses an empty list."""
 
 
 class _Module(NamedTuple):
@@ -148,9 +151,6 @@ class AdapterPlan:
         saved = [name for adapter in adapters for name in _list(adapter.settings.get("modules_to_save"))]
         ends = [name for name in self.whole.values() if _is_end(name)]
         saved += [name.split(".")[-2] for name in ends if output_layer(self.blend.inputs[0])]
-        around = {saved_module(WRAPPERS.sub("", key.removeprefix(PREFIX)), saved) for key in self.whole}
-        # One that lies in another is saved with it: PEFT can't load a wrapper within a wrapper.
-        saved = sorted({name for name in saved if any(module and module.endswith(name) for module in around)})
         biases = [adapter.settings.get("bias", "none") for adapter in adapters]
         keeps_tied = any(map(_keeps_tied, self.blend.inputs)) and not any(map(output_layer, self.blend.inputs))
         hub_id = HubId.parse(base)
@@ -165,11 +165,11 @@ class AdapterPlan:
             "rank_pattern": {f"^{name}": value for name, value in ranks.items() if value != rank},
             "alpha_pattern": {f"^{name}": value for name, value in alphas.items() if value != alpha},
             "use_rslora": False,
-            "target_modules": sorted(ranks),
+            "target_modules": sorted(ranks) or NO_TARGET,
             "exclude_modules": None,
             "layers_to_transform": None,
             "layers_pattern": None,
-            "modules_to_save": saved or None,
+            "modules_to_save": _saved_apart([key.removeprefix(PREFIX) for key in self.whole], saved) or None,
             # Where embeddings and output layer are products, each that changes has its own: PEFT would add them twice.
             "ensure_weight_tying": keeps_tied and bool(ends),
             "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),
@@ -351,6 +351,24 @@ def _small(module: _Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     u, values, v = torch.linalg.svd(core, full_matrices=False)
     root = values[: module.rank].sqrt()
     return outer.Q @ u[:, : module.rank] * root, (v[: module.rank] * root[:, None]) @ inner.Q.T, values.square()
+
+
+def _saved_apart(keys: Iterable[str], saved: Collection[str]) -> list[str]:
+    """List what PEFT has to save as a whole: it can't load a wrapper within a wrapper.
+
+    A module that lies in another is saved with it; where its name is also that of others, these have their full names.
+
+    Args:
+        keys: Of the tensors that are stored whole, without PEFT's prefix.
+        saved: How names of modules end that one adapter or another saves.
+    """
+    tensors = [WRAPPERS.sub("", key) for key in keys]
+    around = {module for tensor in tensors if (module := saved_module(tensor, saved))}
+    words = [tensor.split(".") for tensor in tensors]
+    within = {".".join(parts[:count]) for parts in words for count in range(1, len(parts))} - around
+    ends = {name for name in saved if not any(module.endswith(name) for module in within)}
+    ends = {name for name in ends if any(module.endswith(name) for module in around)}
+    return sorted(ends | {module for module in around if not module.endswith(tuple(ends))})
 
 
 def _is_same(part: AdaptedCheckpoint, name: str, digests: Mapping[Checkpoint, ContentDigest]) -> bool:

@@ -145,6 +145,28 @@ def test_one_adapter_is_the_soup_for_peft(tmp_path, family, kind):
     assert not json.loads((tmp_path / "one/adapter_config.json").read_text()).get("velora_config"), "it is of training"
 
 
+@pytest.mark.parametrize(
+    ("saved", "target", "listed"),
+    [
+        ([["language_model"], ["norm"]], r".*vision_tower.*\.q_proj", "model.vision_tower.post_layernorm"),
+        ([["language_model"], ["vision_tower"]], r".*\.vision_tower.*q_proj", "vision_tower"),
+    ],
+)
+def test_modules_that_adapters_save_within_each_other_are_listed_as_peft_can_load_them(tmp_path, saved, target, listed):
+    base = save_family("llava_onevision", tmp_path / "base", 0)
+    for seed, modules in enumerate(saved):
+        targets = target if not seed else r".*language_model.*q_proj"
+        adapt(
+            base, tmp_path / "pool" / f"a{seed}", LoraConfig(r=2, target_modules=targets, modules_to_save=modules), seed
+        )
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "one", write=WriteOptions(as_adapter="exact"))
+    load = AutoModelForImageTextToText.from_pretrained
+    merged = PeftModel.from_pretrained(load(base), tmp_path / "one").merge_and_unload()
+    assert_same(merged.state_dict(), load(tmp_path / "out").state_dict())
+    assert listed in json.loads((tmp_path / "one/adapter_config.json").read_text())["modules_to_save"]
+
+
 def test_a_bias_of_a_layer_that_another_adapter_targets_is_where_peft_looks_for_it(tmp_path):
     base = save_family("qwen2_5_vl", tmp_path / "base", 0)
     for seed, fields in enumerate(
