@@ -88,6 +88,8 @@ def main() -> None:
     except click.UsageError as error:
         error.show()
         if error.ctx and isinstance(error.ctx.command, Command):
+            if isinstance(error, click.NoSuchOption) and not error.possibilities:
+                click.echo(_ways_of_arguments(error.option_name, error.ctx.command), err=True, nl=False)
             click.echo(f"Example: {error.ctx.command.example}", err=True)
         sys.exit(2)
     except click.ClickException as error:
@@ -114,6 +116,15 @@ def main() -> None:
             printable(f"error: {where}{error.strerror or error}. Mend it and type the same command again."), err=True
         )
         sys.exit(1)
+
+
+def _ways_of_arguments(option: str, command: click.Command) -> str:
+    """Say how arguments of a strategy or a method are passed, where the command passes some on."""
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    ways = {"--strategy-arg": "strategy", "--method-arg": "method", "--engine-arg": "engine"}
+    argument = option.lstrip("-").replace("-", "_")
+    lines = [f"{flag} {argument}=VALUE (the {what}'s)" for flag, what in ways.items() if flag in known]
+    return f"If it is an argument: {', '.join(lines)}.\n" if lines else ""
 
 
 def _lost_directory() -> str:
