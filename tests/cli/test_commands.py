@@ -429,7 +429,7 @@ WRONG = {
     "no pool": (2, "greedy", "Missing option '--pool'"),
     "an unknown option": (2, "greedy --pool ckpts --evla x", "No such option"),
     "a strategy's argument as an option": (2, "cook --accept p>0.9", "--strategy-arg accept=VALUE (the strategy's)"),
-    "a method's argument as an option": (2, "average --unit row", "If it is an argument: --method-arg unit=VALUE"),
+    "a method's argument as an option": (2, "average --density 1", "If it is an argument: --method-arg density=VALUE"),
     "p of 0": (2, "maximum --pool ckpts --top-k 0", "0 is not in the range"),
     "a size that is none": (2, "average --pool ckpts --max-shard-size big", "'big' is no size; expected e.g. 5GB"),
     "a timeout of 0": (2, "greedy --pool ckpts --timeout 0", "is not in the range"),
