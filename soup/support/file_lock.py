@@ -63,6 +63,7 @@ class FileLock:
             except OSError as error:
                 lock.release()
                 if error.errno not in _NO_LOCKS:
+                    error.filename = str(path)  # of which flock says nothing
                     raise
                 _warn_of_no_locks(error.strerror)
                 return cls(-1)

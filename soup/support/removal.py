@@ -19,8 +19,15 @@ def remove_tree(folder: Path) -> bool:
     Returns:
         Whether all is gone.
     """
-    if folder.is_symlink():  # whose target a change of permissions would reach
-        return False
+    with suppress(OSError):
+        if folder.is_symlink():  # whose target a change of permissions would reach
+            return False
+        _make_writable(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return _is_gone(folder)
+
+
+def _make_writable(folder: Path) -> None:
     with suppress(OSError):
         folder.chmod(0o700)
     for root, names, _ in os.walk(folder):
@@ -28,5 +35,13 @@ def remove_tree(folder: Path) -> bool:
             with suppress(OSError):
                 if not path.is_symlink():
                     path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-    return not os.path.lexists(folder)
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # nobody can look at it
+        return False
+    return False

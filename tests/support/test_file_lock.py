@@ -134,6 +134,16 @@ def test_another_failure_of_a_lock_is_told_with_the_destination_and_leaves_nothi
     assert {path.name for path in tmp_path.iterdir()} == {"pool", "run"}
 
 
+def test_a_lock_that_fails_names_its_file(tmp_path, monkeypatch):
+    def stale(fd, operation):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(fcntl, "flock", stale)
+    with pytest.raises(OSError, match="Stale") as caught:
+        FileLock.take(tmp_path / "lock")
+    assert caught.value.filename == str(tmp_path / "lock")
+
+
 def test_where_the_platform_has_no_locks_every_lock_is_taken(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "fcntl")
     monkeypatch.setattr(file_lock, "fcntl", None)

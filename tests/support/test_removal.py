@@ -63,6 +63,14 @@ def test_what_can_t_be_removed_is_told_and_the_rest_is_gone(tmp_path, monkeypatc
     assert remove_tree(tmp_path / "scratch"), "nothing is there"
 
 
+def test_a_folder_that_nobody_can_look_at_counts_as_one_that_stays(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert not remove_tree(tmp_path / "scratch")
+
+
 def test_what_links_lead_to_stays(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.safetensors").touch()
