@@ -85,7 +85,12 @@ JUDGED: Mapping[str, Rule] = {
         call=Call(packages=("timeout_decorator", "latex2sympy2_extended")),
         columns="answer category choices",
     ),
-    "LENS": Rule("Overall/acc", 1, judge="always", call=Call(limited=("dataset.utils.lens.is_equal",))),
+    "LENS": Rule(
+        "Overall/acc",
+        1,
+        judge="always",
+        call=Call(packages=("latex2sympy2_extended",), limited=("dataset.utils.lens.is_equal",)),
+    ),
     "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", replies=Replies(r"\A[A-Z]+\Z"), columns="answer skill"),
     # Its judge rates the reasoning, too: at a reply without a rating VLMEvalKit stops, after some more tries.
     "OCR_Reasoning": Rule(
@@ -108,7 +113,7 @@ JUDGED: Mapping[str, Rule] = {
         points="res",
         judge="always",
         replies=Replies("(?i)true|false"),
-        call=Call(packages=("timeout_decorator", "dotenv")),
+        call=Call(packages=("timeout_decorator", "dotenv", "sympy", "antlr4")),
         columns="answer",
     ),
     "CharXiv": Rule(
@@ -163,7 +168,7 @@ JUDGED: Mapping[str, Rule] = {
         "score",
         judge="always",
         replies=Replies(r"(?:^|[Jj]udgement:)\s*([01])\s*$", prompts=r"Judgement:\s*$", otherwise="0"),
-        call=Call(limited=("dataset.utils.seephys.post_check",)),
+        call=Call(packages=("sympy", "antlr4"), limited=("dataset.utils.seephys.post_check",)),
         columns="answer language",
         questions=Questions(
             variables=(
