@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 __all__ = ["INTERRUPTIONS", "Interruption", "foreign_code"]
 
@@ -19,6 +19,26 @@ class Interruption(BaseException):
 
 INTERRUPTIONS = (KeyboardInterrupt, Interruption)
 """What passes through; all else that such code raises, SystemExit and GeneratorExit included, is a fault of its own."""
+
+
+class _Lasting:
+    """A stream that such code can't close: what soup says afterwards goes there, too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def __enter__(self) -> _Lasting:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits, and go on."""
+        self._stream.flush()
 
 
 class _Process:
@@ -34,7 +54,9 @@ class _Process:
             if self._runs == 0:
                 self._changes.enter_context(_directory_kept())
                 self._changes.enter_context(_stdout_on_stderr())
-                self._changes.enter_context(redirect_stdout(sys.stderr))
+                lasting = cast("TextIO", _Lasting(sys.stderr)) if sys.stderr is not None else None
+                self._changes.enter_context(redirect_stdout(lasting))
+                self._changes.enter_context(redirect_stderr(lasting))
                 self._changes.enter_context(_report_exits())
             self._runs += 1
         try:

@@ -31,6 +31,18 @@ def test_a_stdout_that_the_code_closed_is_there_again(capfd):
     assert capfd.readouterr().out == "the answer\n"
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_the_code_closed_is_written_to_afterwards(name, capfd):
+    with foreign_code():
+        getattr(sys, name).close()
+        with getattr(sys, name):
+            print("of the code")
+        print("of the code, later")
+    print("told", file=sys.stderr)
+    print("answer")
+    assert capfd.readouterr() == ("answer\n", "of the code\nof the code, later\ntold\n")
+
+
 def test_relative_paths_mean_what_they_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with foreign_code():
