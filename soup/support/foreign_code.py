@@ -21,7 +21,7 @@ INTERRUPTIONS = (KeyboardInterrupt, Interruption)
 """What passes through; all else that such code raises, SystemExit and GeneratorExit included, is a fault of its own."""
 
 
-class _Lasting:
+class _UnclosableStream:
     """A stream that such code can't close: what soup says afterwards goes there, too."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -30,7 +30,7 @@ class _Lasting:
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
-    def __enter__(self) -> _Lasting:
+    def __enter__(self) -> _UnclosableStream:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,9 +54,9 @@ class _Process:
             if self._runs == 0:
                 self._changes.enter_context(_directory_kept())
                 self._changes.enter_context(_stdout_on_stderr())
-                lasting = cast("TextIO", _Lasting(sys.stderr)) if sys.stderr is not None else None
-                self._changes.enter_context(redirect_stdout(lasting))
-                self._changes.enter_context(redirect_stderr(lasting))
+                stream = cast("TextIO", _UnclosableStream(sys.stderr)) if sys.stderr is not None else None
+                self._changes.enter_context(redirect_stdout(stream))
+                self._changes.enter_context(redirect_stderr(stream))
                 self._changes.enter_context(_report_exits())
             self._runs += 1
         try:
