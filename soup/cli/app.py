@@ -80,8 +80,7 @@ _add_commands()
 def main() -> None:
     """Run the command line: errors become text here, and nowhere else."""
     try:
-        _Stop.install()
-        cli.main(standalone_mode=False)
+        _run(_Stop.install())
     except SoupError as error:
         click.echo(printable(f"error: {error}", keep="\n"), err=True)
         sys.exit(1)
@@ -116,6 +115,15 @@ def main() -> None:
             printable(f"error: {where}{error.strerror or error}. Mend it and type the same command again."), err=True
         )
         sys.exit(1)
+
+
+def _run(stop: _Stop) -> None:
+    try:
+        cli.main(standalone_mode=False)
+    except Exception as error:
+        if stop.under_way is None or isinstance(error, click.Abort):
+            raise
+        raise _StopError(stop.under_way) from None  # of which the C code of a library made another error
 
 
 def _ways_of_arguments(option: str, command: click.Command) -> str:
@@ -161,14 +169,16 @@ class _Stop:
 
     def __init__(self) -> None:
         self._deaf_until = 0.0
+        self._number: int | None = None
 
     @classmethod
-    def install(cls) -> None:
+    def install(cls) -> _Stop:
         """Take SIGTERM, and the others where they are not ignored, as under nohup."""
         stop = cls()
         for number in STOPS:
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, stop)
+        return stop
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -180,8 +190,14 @@ class _Stop:
             timer.start()
             return
         self._deaf_until = now + self.CLEAN_UP_SECONDS
+        self._number = number
         _leave_lost_terminal()
         raise _StopError(number)
+
+    @property
+    def under_way(self) -> int | None:
+        """The signal that came just now; None where none did."""
+        return self._number if time.monotonic() < self._deaf_until else None
 
     def _is_importing(self, frame: FrameType | None) -> bool:
         """Whether a module of `CLEARING` is being imported."""

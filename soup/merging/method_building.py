@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,11 +46,16 @@ def make_method(name: str, params: Mapping[str, object]) -> Method:
     if kind.granularity not in ("element", "tensor"):
         raise RecipeError(f"Method {name}: granularity is element or tensor, found {kind.granularity!r}.")
     try:
-        method: Method = TypeAdapter(kind).validate_python(dict(params), strict=False, extra="forbid")
+        method: Method = _validator(kind).validate_python(dict(params), strict=False, extra="forbid")
     except ValidationError as error:
         known = [field.name for field in fields(kind) if field.init]
         raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(_faults(error, known))}") from error
     return method
+
+
+@cache
+def _validator(kind: type[Method]) -> TypeAdapter[Method]:
+    return TypeAdapter(kind)  # which takes longer than all else here
 
 
 def _faults(error: ValidationError, known: Sequence[str]) -> Iterator[str]:

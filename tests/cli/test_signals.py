@@ -24,6 +24,16 @@ try:
 except BaseException:
     pass  # as C code does that clears an error
 """
+WRAPPED = """
+import os, signal
+
+def pick(pool, score):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:  # as pydantic does while it builds a serializer
+        raise ValueError("Error building a serializer") from error
+    return pool
+"""
 SCRIPT = """
 import signal, sys
 from soup.cli.app import _Stop
@@ -76,3 +86,12 @@ def test_a_terminal_that_is_closed_ends_a_command_as_ctrl_c_does(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
     assert not list((tmp_path / "tmp").iterdir())
     assert debris(tmp_path) == []
+
+
+def test_a_signal_of_which_a_library_makes_an_error_of_its_own_ends_the_command_all_the_same(tmp_path):
+    make_pool(tmp_path / "ckpts")
+    (tmp_path / "mine.py").write_text(WRAPPED)
+    words = [sys.executable, "-m", "soup", "cook", "--strategy", "mine.py:pick", "--pool", "ckpts", "-o", "out"]
+    environment = {"PATH": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (143, "", "terminated")
