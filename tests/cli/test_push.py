@@ -11,6 +11,7 @@ import yaml
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.merging.recipe import Recipe
+from tests.helpers.case_parts import some_of
 from tests.helpers.forked_cli import Forge
 from tests.helpers.hub_server import Fault, HubClient, HubServer, digest
 from tests.helpers.tiny_adapters import linear_factors, write_adapter
@@ -186,17 +187,19 @@ def test_by_chunks_too_a_push_that_was_cut_sends_the_rest_alone(soup, hub):
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        Fault("POST .*/commit/", 409, headers=NOW),
-        Fault("POST .*/commit/", 429, headers=NOW),
-        Fault("POST .*/commit/", 503, headers=NOW),
-        Fault("POST .*/commit/", after_bytes=100),
-        Fault("POST .*/preupload/", 503, headers=NOW),
-        Fault("POST .*/objects/batch", 429, headers=NOW),
-        Fault("PUT /storage/", after_bytes=100),
-        Fault("PUT /storage/", 503, headers=NOW),
-        Fault("POST /api/repos/create", 503, headers=NOW),
-    ],
+    some_of(
+        [
+            Fault("POST .*/commit/", 409, headers=NOW),
+            Fault("POST .*/commit/", 429, headers=NOW),
+            Fault("POST .*/commit/", 503, headers=NOW),
+            Fault("POST .*/commit/", after_bytes=100),
+            Fault("POST .*/preupload/", 503, headers=NOW),
+            Fault("POST .*/objects/batch", 429, headers=NOW),
+            Fault("PUT /storage/", after_bytes=100),
+            Fault("PUT /storage/", 503, headers=NOW),
+            Fault("POST /api/repos/create", 503, headers=NOW),
+        ]
+    ),
     ids=lambda fault: f"{fault.request.split()[-1]} {fault.status or 'cut'}",
 )
 def test_what_fails_once_is_tried_again(soup, hub, fault):

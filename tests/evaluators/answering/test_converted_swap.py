@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from soup.errors import CheckpointError
 from soup.hf.key_mapping import plan_loading
+from tests.helpers.case_parts import some_of
 from tests.helpers.converted_families import CONVERTED, tiny_converted
 from tests.helpers.hot_swaps import bare_swap, candidate_of, load, on_disk
 from tests.helpers.merge_oracle import same_bits
@@ -39,7 +40,7 @@ def logits(module):
         return module.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
 
 
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", some_of(CONVERTED))
 def test_what_transformers_converts_is_streamed_bit_for_bit_and_never_written(family, tmp_path, monkeypatch):
     pool, swap, modules = write_models(tmp_path, family), bare_swap(monkeypatch), set()
     for weights in ([0.5, 0.5], [0.25, 0.75]):  # the second goes where the first is

@@ -68,6 +68,7 @@ from tests.helpers import (
     toy_own_ways,
     toy_puzzles,
 )
+from tests.helpers.case_parts import some_of
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
 
@@ -312,7 +313,7 @@ def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings,
     assert 2 < score.value < 98 or kind == "all right"
 
 
-@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("kind", [pytest.param("all right", marks=pytest.mark.slow), "half right"])
 @pytest.mark.parametrize("name", TOYS)
 def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_path, monkeypatch):
     skip_without_packages(name)
@@ -394,7 +395,7 @@ def test_what_can_not_be_scored_is_refused_by_name_with_the_reason(name, words, 
         VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_of(ALL, 3))
 def test_columns_that_a_metric_needs_are_missed_before_anything_is_asked(name, settings, tmp_path):
     skip_without_packages(name)
     rows, needed = ALL[name].rows(), known_benchmark(Benchmark(name, "vlmeval", name)).columns

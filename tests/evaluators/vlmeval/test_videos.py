@@ -217,7 +217,7 @@ def put_videos(tmp_path, name):
     return rows
 
 
-@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("kind", [pytest.param("all right", marks=pytest.mark.slow), "half right"])
 @pytest.mark.parametrize("name", TOY_VIDEOS)
 def test_videos_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
     toy, chance = TOY_VIDEOS[name], random.Random(name)
