@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import gc
 import importlib.metadata
@@ -235,12 +236,16 @@ def no_judge(**_):
 
 
 def theirs(name, rows, answers, directory, monkeypatch):
-    """The result of VLMEvalKit's own data set and `evaluate`, called as its run.py does."""
+    """The result of VLMEvalKit's own data set and `evaluate`, called as its run.py does, in one thread.
+
+    In several at once Python 3.11 fails to read literals now and then: "recursion depth mismatch".
+    """
     entry = known_benchmark(Benchmark(name, "vlmeval", name))
     base = entry.data_set_class()
     with monkeypatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         patch.setenv("PRED_FORMAT", "tsv")
+        patch.setattr(concurrent.futures, "ThreadPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
         patch.delitem(base.DATASET_MD5, name, raising=False)
         module = vlmeval_module(entry.module)
         if hasattr(module, "mp"):
